@@ -1,0 +1,333 @@
+"""The commands: parse, call, print. No logic, and no heavy import before a command needs it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+
+import bench
+
+EXIT_CODES = "Exit codes: 0 all cells done, 1 some failed, 2 bad usage or suite, 3 environment, 130 interrupted."
+
+
+def guarded(command: Callable[..., int | None]) -> Callable[..., None]:
+    """Turn our exceptions into messages and exit codes; anything else is a bug and keeps its traceback."""
+
+    @wraps(command)
+    def wrapper(**options: Any) -> None:
+        from bench.fields import FieldError
+        from bench.records import RecordError
+        from bench.yaml_source import SuiteError
+
+        try:
+            code = command(**options) or 0
+        except SuiteError as error:
+            count = len(error.problems)
+            click.echo(f"error: {count} problem{'s' if count > 1 else ''} in the suite", err=True)
+            for problem in error.problems:
+                click.echo(f"  {problem}", err=True)
+            code = 2
+        except FieldError as error:
+            click.echo(f"error: {error}", err=True)
+            code = 2
+        except RecordError as error:
+            click.echo(f"error: {error}", err=True)
+            code = 1
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            code = 130
+        except Exception as error:
+            if type(error).__name__ not in ("EnvironmentProblem", "DataError"):
+                raise
+            click.echo(f"error: {error}", err=True)
+            code = 3
+        sys.stdout.flush()
+        sys.exit(code)
+
+    return wrapper
+
+
+def parse_only(values: tuple[str, ...]) -> dict[str, list[str]]:
+    result: dict[str, list[str]] = {}
+    for value in values:
+        axis, equals, names = value.partition("=")
+        if not equals or not names:
+            raise click.BadParameter(f"{value!r} is not AXIS=VALUE[,VALUE..]; for example --only method=erm,elr", param_hint="--only")
+        result.setdefault(axis, []).extend(name.strip() for name in names.split(","))
+    return result
+
+
+def parse_set(values: tuple[str, ...]) -> dict[str, Any]:
+    import yaml
+
+    result: dict[str, Any] = {}
+    for value in values:
+        key, equals, text = value.partition("=")
+        if not equals:
+            raise click.BadParameter(f"{value!r} is not KEY=VALUE; for example --set training.epochs=5", param_hint="--set")
+        try:
+            result[key.strip()] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise click.BadParameter(f"the value of {value!r} is not understood; quote it as in YAML", param_hint="--set") from None
+    return result
+
+
+def parse_seeds(value: str | None) -> list[int] | None:
+    """`3` is the seeds 0, 1, 2; `3,` is the seed 3; `0,4,7` are these."""
+    if value is None:
+        return None
+    try:
+        numbers = [int(part) for part in value.split(",") if part.strip()]
+    except ValueError:
+        numbers = []
+    if not numbers or min(numbers) < 0 or (("," not in value) and numbers[0] < 1):
+        raise click.BadParameter(f"{value!r} is neither a number of seeds nor a list such as 0,4,7", param_hint="--seeds")
+    return numbers if "," in value else list(range(numbers[0]))
+
+
+def selection(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The filters and overrides that run and plan share."""
+    options = (
+        click.option("--only", multiple=True, metavar="AXIS=VALUE[,..]", help="Keep these cells: dataset, noise, rate, method, seed or model."),
+        click.option("--set", "set_", multiple=True, metavar="KEY=VALUE",
+                     help="Override a value: params.<field>, <method>.<field>, training.<field>, protocol.<field>, model.<field>."),
+        click.option("--seeds", metavar="N|A,B,..", help="The first N seeds, or these, in place of the suite's."),
+        click.option("--results", default="results", show_default=True, metavar="DIR", help="Where records are kept."),
+        click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text."),
+    )  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog=EXIT_CODES,
+)
+@click.version_option(bench.__version__, prog_name="bench")
+def main() -> None:
+    """Reproducible comparison of methods for learning with noisy labels.
+
+    A suite file declares data sets x noises x methods x seeds. `bench run` runs what has no record yet and renders the table.
+
+    \b
+    bench run suites/quickstart.yaml              run it, print its table
+    bench plan suites/quickstart.yaml             what would run, and where each value comes from
+    bench ls methods                              what there is
+    """
+
+
+@main.command(epilog=EXIT_CODES)
+@click.argument("suites", nargs=-1, required=True, metavar="SUITE...")
+@selection
+@click.option("--data", metavar="DIR", envvar="BENCH_DATA", help="Folder of the data sets that are not embedded.")
+@click.option("--executor", type=click.Choice(["ray", "inline"]), default="ray", show_default=True,
+              help="ray: all cores or a cluster; inline: one process, for debuggers and machines without Ray.")  # fmt: skip
+@click.option("--address", metavar="ADDR", help="A running Ray cluster (implies --executor ray).")
+@click.option("--tracking", metavar="URI|none", help="MLflow server or database; default: SQLite in the results folder.")
+@click.option("--force", is_flag=True, help="Run the selected cells again although they have records.")
+@click.option("--retry-failed", is_flag=True, help="Run failed and diverged cells again.")
+@guarded
+def run(suites: tuple[str, ...], only: tuple[str, ...], set_: tuple[str, ...], seeds: str | None, as_json: bool, **options: Any) -> int:
+    """Run the cells of suites that have no record yet, then show their tables.
+
+    Running again runs only what is missing; Ctrl-C loses nothing that is finished.
+
+    \b
+    bench run suites/quickstart.yaml
+    bench run suites/quickstart.yaml --only method=erm,elr --only noise=symmetric@0.5
+    bench run suites/quickstart.yaml --set training.epochs=5 --seeds 1
+    """
+    from bench.api import run as run_suite
+
+    interactive = sys.stdout.isatty() and not as_json
+    code, summaries = 0, []
+    for suite in suites:
+        report = run_suite(
+            suite, only=parse_only(only), set=parse_set(set_), seeds=parse_seeds(seeds),
+            say=(lambda line: click.echo(line, err=True)) if as_json else click.echo, interactive=interactive, **options,
+        )  # fmt: skip
+        code = max(code, report.exit_code)
+        summaries.append(_summary(suite, report))
+        if not as_json:
+            _print_report(suite, report, options)
+        if report.interrupted:
+            break
+    if as_json:
+        click.echo(json.dumps(summaries[0] if len(summaries) == 1 else summaries))
+    return code
+
+
+def _summary(suite: str, report: Any) -> dict[str, Any]:
+    return {
+        "suite": report.suite, "file": suite, "counts": report.counts, "ran": report.ran, "exit_code": report.exit_code,
+        "folder": str(report.folder), "files": [str(path) for path in report.files], "warnings": report.warnings,
+        "corrupt": report.scan.corrupt,
+    }  # fmt: skip
+
+
+def _print_report(suite: str, report: Any, options: dict[str, Any]) -> None:
+    click.echo("\n" + report.text)
+    for warning in report.warnings[:20]:
+        click.echo(f"warning: {warning}")
+    if len(report.warnings) > 20:
+        click.echo(f"warning: {len(report.warnings) - 20} more")
+    for entry in report.plan.entries:
+        record = report.scan.records.get(entry.id)
+        if record and record["status"] in ("failed", "diverged"):
+            reason = str(record["reason"]).splitlines()[0][:200]
+            click.echo(f"{record['status']}: {entry.label()}: {reason}  (bench show {entry.id})")
+    for message in report.scan.corrupt.values():
+        click.echo(f"error: {message}")
+    for path in report.files:
+        click.echo(f"wrote {_relative(path)}")
+    database = Path(options["results"]).resolve() / "mlflow.db"
+    if options["tracking"] is None and database.exists():
+        click.echo(f"MLflow: mlflow ui --backend-store-uri sqlite:///{_relative(database)}")
+    counts = ", ".join(f"{count} {state}" for state, count in sorted(report.counts.items()))
+    click.echo(f"{report.suite}: {counts}" + (f"; ran {report.ran} now" if not report.interrupted else "; interrupted"))
+    if report.interrupted:
+        click.echo(f"interrupted: finished cells are safe; continue with: bench run {suite}")
+    elif report.exit_code:
+        click.echo(f"not all cells are done; `bench show CELL` shows why, `bench run {suite} --retry-failed` tries again")
+
+
+def _relative(path: Path) -> str:
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+@main.command(epilog=EXIT_CODES)
+@click.argument("suite", metavar="SUITE")
+@selection
+@click.option("--values", is_flag=True, help="List every resolved value with its origin, one block per row.")
+@guarded
+def plan(suite: str, only: tuple[str, ...], set_: tuple[str, ...], seeds: str | None, results: str, as_json: bool, values: bool) -> None:
+    """Show cells, their states, and where each resolved value comes from; runs nothing.
+
+    \b
+    bench plan suites/quickstart.yaml
+    bench plan suites/quickstart.yaml --only method=elr --values
+    """
+    from bench.describe import plan_json, plan_text
+    from bench.plan import Overrides
+
+    overrides = Overrides(parse_only(only), parse_set(set_), parse_seeds(seeds))
+    if as_json:
+        click.echo(json.dumps(plan_json(suite, overrides, Path(results))))
+    else:
+        click.echo(plan_text(suite, overrides, Path(results), values=values))
+
+
+@main.command()
+@click.argument("suite", metavar="SUITE")
+@click.option("--results", default="results", show_default=True, metavar="DIR")
+@click.option("--json", "as_json", is_flag=True)
+@guarded
+def status(suite: str, results: str, as_json: bool) -> int:
+    """Count the cells of a suite by state. Exit code 0 when all are done."""
+    from bench.describe import status_json, status_text
+
+    found = status_json(suite, Path(results))
+    click.echo(json.dumps(found) if as_json else status_text(found))
+    return 0 if set(found["counts"]) <= {"done", "skipped"} else 1
+
+
+@main.command()
+@click.argument("cell", metavar="CELL")
+@click.option("--results", default="results", show_default=True, metavar="DIR")
+@click.option("--json", "as_json", is_flag=True, help="Print the record itself.")
+@guarded
+def show(cell: str, results: str, as_json: bool) -> None:
+    """Show one cell: resolved values, outcome, cost, provenance, and the command that runs it again.
+
+    CELL is the id, or its first digits, as `bench plan` prints it.
+    """
+    from bench.describe import find_record, show_text
+
+    path, record = find_record(cell, Path(results))
+    click.echo(json.dumps(record) if as_json else show_text(path, record))
+
+
+@main.command()
+@click.argument("suite", metavar="SUITE")
+@click.option("--format", "fmt", type=click.Choice(["md", "tex", "csv", "html", "text"]), default="md", show_default=True)
+@click.option("--protocol", type=click.Choice(["last", "last_k", "best_oracle", "selected"]), help="Show this protocol alone.")
+@click.option("--output", type=click.Path(dir_okay=False), metavar="FILE", help="Write to FILE instead of the terminal.")
+@click.option("--results", default="results", show_default=True, metavar="DIR")
+@guarded
+def table(suite: str, fmt: str, protocol: str | None, output: str | None, results: str) -> None:
+    """Render a suite's table from its records; needs no torch, Ray or MLflow.
+
+    \b
+    bench table suites/quickstart.yaml --format tex --output table.tex
+    """
+    from bench.api import EnvironmentProblem
+    from bench.api import table as make_table
+    from bench.records import write_atomic
+
+    text = make_table(suite, format=fmt, protocol=protocol, results=results)
+    if output is None:
+        click.echo(text, nl=not text.endswith("\n"))
+        return
+    try:
+        write_atomic(Path(output), text.encode())
+    except OSError as error:
+        raise EnvironmentProblem(f"cannot write {output}: {error.strerror}") from error
+
+
+@main.command()
+@click.argument("what", type=click.Choice(["methods", "datasets", "noises", "models", "suites"]))
+@click.option("--json", "as_json", is_flag=True)
+@guarded
+def ls(what: str, as_json: bool) -> None:
+    """List what there is: methods, datasets, noises, models or suites."""
+    from bench.describe import listing, listing_text
+
+    rows = listing(what)
+    click.echo(json.dumps(rows) if as_json else listing_text(rows))
+
+
+@main.command()
+@click.argument("method", metavar="METHOD_OR_FILE")
+@click.option("--json", "as_json", is_flag=True)
+@guarded
+def check(method: str, as_json: bool) -> int:
+    """Run the conformance battery on a method: a slug, or the path of your own file.
+
+    \b
+    bench check elr
+    bench check ./my_method.py
+    """
+    from bench.check import check_method
+
+    results = check_method(method, say=(lambda line: None) if as_json else click.echo)
+    if as_json:
+        click.echo(json.dumps(results))
+    return 0 if all(result["passed"] for result in results) else 1
+
+
+@main.command()
+@click.option("--results", default="results", show_default=True, metavar="DIR")
+@click.option("--json", "as_json", is_flag=True)
+@guarded
+def doctor(results: str, as_json: bool) -> int:
+    """Check versions, devices, writable folders and optional packages."""
+    from bench.describe import doctor as examine
+    from bench.describe import doctor_text
+
+    findings = examine(Path(results))
+    click.echo(json.dumps(findings) if as_json else doctor_text(findings))
+    return 0 if all(finding["ok"] for finding in findings if finding["required"]) else 3
+
+
+if __name__ == "__main__":
+    main()

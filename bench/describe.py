@@ -1,0 +1,279 @@
+"""What the read-only commands say: plan, status, show, ls, doctor. Text and JSON from the same facts."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Sequence
+from importlib import metadata, util
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.api import MANIFEST, current_manifest, read_plan
+from bench.fields import FieldError
+from bench.records import load_record
+from bench.suite import load_suite
+
+if TYPE_CHECKING:
+    from bench.plan import Overrides
+
+
+def columns(rows: Sequence[Sequence[Any]], headers: Sequence[str]) -> str:
+    from tabulate import tabulate
+
+    return tabulate(rows, headers=headers, tablefmt="plain", disable_numparse=True)
+
+
+# -- plan --------------------------------------------------------------------------------------------------------------
+def plan_json(suite: str, overrides: Overrides, results: Path) -> dict[str, Any]:
+    """Every cell with its state, resolved values and their origins."""
+    from bench.plan import scan
+
+    plan = read_plan(suite, overrides)
+    found = scan([entry.shown() for entry in plan.entries], results.resolve() / plan.suite.name)
+    cells = [
+        {**entry.shown(), "state": found.states[entry.id], "cell": entry.cell, "origins": entry.origins, "code": code}
+        for entry, code in zip(plan.entries, _code_states(plan.entries, found.records), strict=True)
+    ]
+    return {"suite": plan.suite.name, "counts": found.counts(), "notes": plan.notes, "corrupt": found.corrupt, "cells": cells}
+
+
+def plan_text(suite: str, overrides: Overrides, results: Path, *, values: bool) -> str:
+    """A line per row and noise; with `values` also every resolved value with its origin."""
+    facts = plan_json(suite, overrides, results)
+    rows: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    for cell in facts["cells"]:
+        rows.setdefault((cell["dataset"], cell["noise"], cell["method"]), []).append(cell)
+    lines = []
+    for (dataset, noise, method), cells in rows.items():
+        states = " ".join(f"{cell['seed']}:{cell['state']}{'*' if cell['code'] == 'changed' else ''}" for cell in cells)
+        lines.append((dataset, noise, method, cells[0]["id"], states, _remarks(cells[0])))
+    text = columns(lines, ("data set", "noise", "method", "first cell", "seeds", "remarks"))
+    total = ", ".join(f"{count} {state}" for state, count in facts["counts"].items())
+    notes = [f"note: {note}" for note in facts["notes"]] + [f"error: {message}" for message in facts["corrupt"].values()]
+    if any(cell["code"] == "changed" for cell in facts["cells"]):
+        notes.append("* the code of the method has changed since this record was made; --force runs it again")
+    blocks = [text, *notes, f"{facts['suite']}: {len(facts['cells'])} cells: {total}"]
+    if values:
+        blocks += [_values_text(key, cells[0]) for key, cells in rows.items()]
+    return "\n".join(blocks)
+
+
+def _remarks(cell: dict[str, Any]) -> str:
+    parts = [f"needs {', '.join(cell['needs'])}"] if cell["needs"] else []
+    parts += [f"{cell['networks']} networks"] if cell["networks"] > 1 else []
+    parts += [f"skipped: {cell['skip']}"] if cell["skip"] else []
+    return "; ".join(parts)
+
+
+def _values_text(key: tuple[str, str, str], cell: dict[str, Any]) -> str:
+    sections = {"params": cell["cell"]["method"]["params"], "training": cell["cell"]["training"], "protocol": cell["cell"]["protocol"]}
+    rows = [
+        (f"  {section}.{name}", _short(value), cell["origins"].get(f"{section}.{name}", ""))
+        for section, fields in sections.items()
+        for name, value in fields.items()
+    ]
+    return "\n" + " / ".join(key) + "\n" + columns(rows, ("  value", "", "from"))
+
+
+def _short(value: Any) -> str:
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _code_states(entries: Sequence[Any], records: dict[str, Any]) -> list[str]:
+    """Whether each record was made by the code as it stands: same, changed, or unknown."""
+    from bench.method import method_class, method_file
+    from bench.provenance import code_fingerprint
+
+    states = []
+    for entry in entries:
+        record = records.get(entry.id)
+        code = record["provenance"].get("code") if record else None
+        if code is None:
+            states.append("unknown")
+            continue
+        cls = method_class(entry.method_path or entry.cell["method"]["name"])
+        states.append("same" if code_fingerprint(method_file(cls)) == code else "changed")
+    return states
+
+
+# -- status and show -----------------------------------------------------------------------------------------------------
+def status_json(suite: str, results: Path) -> dict[str, Any]:
+    """Counts per state, and what is not done with its reason; reads the manifest and the records only."""
+    from bench.plan import scan
+
+    parsed, source = load_suite(Path(suite))
+    folder = results.resolve() / parsed.name
+    manifest = current_manifest(parsed, source, folder)
+    found = scan(manifest["entries"], folder)
+    open_cells = []
+    for entry in manifest["entries"]:
+        state = found.states[entry["id"]]
+        if state != "done":
+            record = found.records.get(entry["id"])
+            reason = entry["skip"] or found.corrupt.get(entry["id"]) or (record["reason"] if record else None)
+            names = {axis: entry[axis] for axis in ("id", "dataset", "noise", "method", "seed")}
+            open_cells.append({**names, "state": state, "reason": reason})
+    return {"suite": parsed.name, "file": suite, "folder": str(folder), "counts": found.counts(), "open": open_cells}
+
+
+def status_text(found: dict[str, Any]) -> str:
+    lines = [f"{state:<9} {count}" for state, count in sorted(found["counts"].items())]
+    shown = [cell for cell in found["open"] if cell["state"] != "missing"]
+    for cell in shown[:20]:
+        reason = str(cell["reason"]).splitlines()[0][:160]
+        lines.append(f"  {cell['state']} {cell['id']} {cell['dataset']} {cell['noise']} {cell['method']} seed {cell['seed']}: {reason}")
+    if len(shown) > 20:
+        lines.append(f"  and {len(shown) - 20} more; --json lists all")
+    next_step = "bench table" if set(found["counts"]) <= {"done", "skipped"} else "bench run"
+    return "\n".join([*lines, f"{found['suite']}: next: {next_step} {found['file']}"])
+
+
+def find_record(cell: str, results: Path) -> tuple[Path, dict[str, Any]]:
+    """The record whose id begins with `cell`. Raises `FieldError` when there is none or the beginning is ambiguous."""
+    name = cell.lower()
+    if not name or any(c not in "0123456789abcdef" for c in name):
+        raise FieldError("cell", f"{cell!r} is not a cell id", "`bench plan SUITE` prints the ids")
+    found = sorted(path for path in results.glob(f"*/{name}*.json"))
+    identities = {path.stem for path in found}
+    if len(identities) != 1:
+        what = "no record" if not found else f"{len(identities)} records"
+        raise FieldError("cell", f"{what} in {results} whose id begins with {cell!r}", "`bench plan SUITE` prints ids and states")
+    return found[0], load_record(found[0])
+
+
+def show_text(path: Path, record: dict[str, Any]) -> str:
+    cell = record["cell"]
+    lines = [f"cell {record['id']}  {record['status']}" + (f": {record['reason']}" if record["reason"] else ""), f"file {path}"]
+    for axis, value in cell.items():
+        lines.append(f"{axis:<9} " + (_flat(value) if isinstance(value, dict) else str(value)))
+    for title in ("noise", "data", "cost", "provenance"):
+        block = record.get(title) or {}
+        shown = {key: value for key, value in block.items() if key not in ("matrix", "classes", "definition")}
+        lines.append(f"{'measured ' + title if title == 'noise' else title}: " + _flat(shown))
+    scalars = {key: f"{value:.4f}" if isinstance(value, float) else value for key, value in record["metrics"].items()}
+    lines += [f"  {key:<32} {value}" for key, value in sorted(scalars.items()) if not isinstance(value, dict)]
+    lines += [f"warning: {warning}" for warning in record["warnings"]]
+    if record.get("traceback"):
+        lines += ["", record["traceback"].rstrip()]
+    entry = _manifest_entry(path)
+    if entry is not None:
+        suite = record["suite"]
+        only = " ".join(f"--only '{axis}={entry[axis]}'" for axis in ("dataset", "noise", "method", "seed"))
+        lines.append(f"run it again: bench run suites/{suite}.yaml {only} --force")
+    return "\n".join(lines)
+
+
+def _manifest_entry(path: Path) -> dict[str, Any] | None:
+    import json
+
+    try:
+        manifest = json.loads((path.parent / MANIFEST).read_bytes())
+    except (OSError, ValueError):
+        return None
+    return next((entry for entry in manifest.get("entries", []) if entry["id"] == path.stem), None)
+
+
+def _flat(value: dict[str, Any]) -> str:
+    return ", ".join(f"{key}={_flat_value(item)}" for key, item in value.items())
+
+
+def _flat_value(value: Any) -> str:
+    return "{" + _flat(value) + "}" if isinstance(value, dict) else _short(value)
+
+
+# -- ls --------------------------------------------------------------------------------------------------------------------
+def listing(what: str) -> list[dict[str, Any]]:
+    """What there is of a kind, one dictionary each."""
+    if what == "methods":
+        from bench.method import methods
+
+        return [
+            {
+                "slug": slug, "level": cls.level, "needs": sorted(cls().needs), "networks": cls.networks,
+                "recipes": sorted({recipe.name for recipe in cls.recipes}), "paper": cls.paper,
+            }
+            for slug, cls in methods().items()
+        ]  # fmt: skip
+    if what == "datasets":
+        from bench.data import datasets
+
+        return [
+            {"slug": slug, "classes": cls.num_classes, "groups": cls.grouped, "embedded": cls.embedded, "what": cls.summary}
+            for slug, cls in datasets().items()
+        ]
+    if what == "noises":
+        from bench.noise import noises
+
+        return [
+            {"slug": slug, "fields": ", ".join(f"{f.name}={_short(f.default)}" for f in cls.fields().values()), "what": cls.summary}
+            for slug, cls in noises().items()
+        ]
+    if what == "models":
+        from bench.models import models
+
+        return [{"slug": slug, "what": cls.summary} for slug, cls in models().items()]
+    return _suites()
+
+
+def _suites() -> list[dict[str, Any]]:
+    from bench.yaml_source import SuiteError
+
+    folder = Path("suites") if Path("suites").is_dir() else Path(__file__).resolve().parent.parent / "suites"
+    rows = []
+    for path in sorted(folder.rglob("*.yaml")):
+        try:
+            title = load_suite(path)[0].title
+        except SuiteError as error:
+            title = f"error: {error.problems[0]}"
+        rows.append({"file": str(path), "title": title})
+    return rows
+
+
+def listing_text(rows: list[dict[str, Any]]) -> str:
+    if not rows:
+        return "nothing found"
+    shown = [[", ".join(v) if isinstance(v, list) else _short(v) for v in row.values()] for row in rows]
+    return columns(shown, list(rows[0]))
+
+
+# -- doctor ----------------------------------------------------------------------------------------------------------------
+_PACKAGES = {
+    "torch": True, "numpy": True, "pydantic": True, "yaml": True, "sklearn": True, "matplotlib": True, "tabulate": True,
+    "ray": False, "mlflow": False, "faiss": False, "torchvision": False,
+}  # fmt: skip
+_DISTRIBUTIONS = {"yaml": "PyYAML", "sklearn": "scikit-learn", "faiss": "faiss-cpu"}
+
+
+def doctor(results: Path) -> list[dict[str, Any]]:
+    """Findings with `ok` and whether they are required. Imports torch only if it is there."""
+    findings = [_finding("python", True, True, platform.python_version())]
+    for name, required in _PACKAGES.items():
+        present = util.find_spec(name) is not None
+        try:
+            version = metadata.version(_DISTRIBUTIONS.get(name, name)) if present else "not installed"
+        except metadata.PackageNotFoundError:
+            version = "present"
+        findings.append(_finding(name, present, required, version))
+    if util.find_spec("torch") is not None:
+        import torch
+
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        names = ", ".join(torch.cuda.get_device_name(i) for i in range(count)) or "none"
+        findings.append(_finding("GPU", count > 0, False, names))
+    findings.append(_finding("CPU cores", True, True, str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())))
+    place = results if results.exists() else results.resolve().parent
+    findings.append(_finding("results folder", os.access(place, os.W_OK), True, f"{results} ({'writable' if os.access(place, os.W_OK) else 'NOT writable'})"))
+    data = os.environ.get("BENCH_DATA")
+    findings.append(_finding("data folder", data is None or Path(data).is_dir(), False, data or "BENCH_DATA not set; embedded data sets only"))
+    return findings
+
+
+def _finding(name: str, ok: bool, required: bool, detail: str) -> dict[str, Any]:
+    return {"name": name, "ok": ok, "required": required, "detail": detail}
+
+
+def doctor_text(findings: list[dict[str, Any]]) -> str:
+    marks = {True: "ok", False: "MISSING"}
+    rows = [(marks[f["ok"]] if f["ok"] or f["required"] else "-", f["name"], f["detail"]) for f in findings]
+    return columns(rows, ("", "", ""))

@@ -1,0 +1,1 @@
+"""What the papers share, as plain functions on tensors."""

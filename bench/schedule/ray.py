@@ -1,0 +1,373 @@
+"""Ray Tune as executor: a function trainable, one trial per job, worker processes reused between trials.
+
+Ray decides where and when a job runs. The trial writes its record itself where it sees the results folder, and hands it
+back as well, so that the driver can write it where there is no shared file system. Tune's own results are thrown away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import logging
+import os
+import secrets
+import shutil
+import socket
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import bench
+from bench.schedule import Listener
+from bench.schedule.job import (
+    Adopted,
+    Job,
+    Record,
+    ResourceError,
+    SaveError,
+    Stopped,
+    failed_record,
+    run_job,
+    save_record,
+    signature,
+    written_since,
+)
+from bench.schedule.limits import reason as time_limit_reason
+from bench.schedule.limits import watchdog
+
+REPORT_SECONDS = 2.0  # a report costs a round trip to the driver, so cells that are shorter send none
+ATTEMPTS = 2  # a job whose worker process died is repeated once; anything else that fails is a record
+
+#: read by Ray when it is imported or started; a value that the user has set is left alone
+ENVIRONMENT = {
+    "RAY_memory_monitor_refresh_ms": "0",  # one memory kill would abort the whole run; the kernel kills one worker
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # silences a warning; the device comes from the job
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # else Ctrl-C looks like success
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # Tune's experiment state is never read
+    "TUNE_WARN_THRESHOLD_S": "10",
+}
+
+
+# -- worker side ---------------------------------------------------------------------------------------------------------
+@functools.lru_cache(maxsize=1)
+def _fetch(jobs_ref: Any) -> Sequence[Job]:
+    import ray
+
+    return ray.get(jobs_ref[0])
+
+
+def _trial(jobs_ref: Any, number: int, marker: str) -> None:
+    """Run one job in a worker process and report its record; never raises for a fault of the cell."""
+    from ray import tune
+
+    job = _fetch(jobs_ref)[number]
+    if marker and not Path(job.folder, marker).exists():
+        job = _on_this_machine(job)
+    last = time.monotonic()
+
+    def on_epoch(epoch: int, values: dict[str, float | None]) -> None:
+        nonlocal last
+        if time.monotonic() - last >= REPORT_SECONDS:
+            last = time.monotonic()
+            try:
+                tune.report({"epoch": epoch, "values": values})
+            except SystemExit:  # how Tune ends a trial that it stops
+                raise Stopped from None
+
+    result: dict[str, Any] = {"done": True}
+    try:
+        record = run_job(job, on_epoch, guard=watchdog)
+        result |= {"record": dict(record), "adopted": isinstance(record, Adopted)}
+    except SaveError as error:
+        result |= {"record": error.record, "unsaved": str(error)}
+    except Stopped:
+        return
+    tune.report(result)
+
+
+def _on_this_machine(job: Job) -> Job:
+    """The job with folders of this machine, for a worker that does not see the driver's; the record goes back by Ray."""
+    scratch = Path(tempfile.gettempdir()) / f"bench-{os.getuid()}" / job.options.suite
+    options = dataclasses.replace(job.options, work_folder=str(scratch / "work") if job.options.work_folder else None)
+    return dataclasses.replace(job, folder=str(scratch), options=options, replace=True)
+
+
+# -- driver side ---------------------------------------------------------------------------------------------------------
+class _Bridge:
+    """Turns what Tune says about trials into what the listener hears about jobs, and keeps what is still open.
+
+    A fault in here or in the listener must not be taken for a fault of a trial: the first one is kept in `error`.
+    """
+
+    def __init__(self, jobs: Sequence[Job], listener: Listener, stop: threading.Event | None) -> None:
+        self.jobs, self.listener, self.stop = jobs, listener, stop
+        self.open = dict.fromkeys(range(len(jobs)))
+        self.before = [signature(job) for job in jobs]
+        self.begun: dict[int, float] = {}
+        self.died: dict[int, str] = {}
+        self.error: BaseException | None = None
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        return object, ()  # Tune pickles its callbacks into files that nobody reads, and ships them to workers
+
+    @property
+    def stopping(self) -> bool:
+        return self.error is not None or (self.stop is not None and self.stop.is_set())
+
+    @contextlib.contextmanager
+    def keep_error(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            self.error = self.error or error
+
+    def started(self, number: int) -> None:
+        self.begun[number] = time.monotonic()
+        self.listener.started(self.jobs[number])
+
+    def reported(self, number: int, result: dict[str, Any]) -> None:
+        job = self.jobs[number]
+        if "values" in result:
+            self.listener.epoch(job, result.pop("epoch"), result.pop("values"))
+        elif "record" in result and number in self.open:
+            record, unsaved = result.pop("record"), result.pop("unsaved", None)
+            self._close(number, record, unsaved, adopted=result.pop("adopted", False))
+
+    def failed(self, number: int, error: BaseException | None) -> None:
+        """The trial ended without a result: its worker died, or Ray could not run it."""
+        job = self.jobs[number]
+        elapsed = time.monotonic() - self.begun.get(number, time.monotonic())
+        if (record := written_since(job, self.before[number])) is not None:  # by its watchdog, or it died a moment later
+            self._close(number, record)
+        elif job.options.time_limit and elapsed > job.options.time_limit:
+            self._close(number, failed_record(job, time_limit_reason(job)))
+        else:
+            self.died[number] = _why(error)
+
+    def give_up(self, number: int) -> None:
+        why = self.died.get(number, "Ray ended the trial without saying why")
+        self._close(number, failed_record(self.jobs[number], f"worker process died in {ATTEMPTS} attempts ({why})"))
+
+    def _close(self, number: int, record: Record | None, unsaved: str | None = None, *, adopted: bool = False) -> None:
+        job = self.jobs[number]
+        del self.open[number]
+        try:
+            if record is not None and written_since(job, None if adopted else self.before[number]) is None:
+                save_record(job, record)
+                unsaved = None
+        except SaveError as error:
+            unsaved = unsaved or str(error)
+        if record is None or unsaved:
+            self.listener.lost(job, unsaved or "no record came back")
+        else:
+            self.listener.finished(job, Adopted(record) if adopted else record)
+
+
+def run_jobs(
+    jobs: Sequence[Job],
+    listener: Listener,
+    *,
+    address: str | None = None,
+    max_concurrent: int | None = None,
+    stop: threading.Event | None = None,
+) -> None:
+    """See `bench.schedule.run_jobs`."""
+    with connected(address):
+        check_resources(jobs)
+        with _marked(jobs if address else ()) as marker:
+            bridge = _Bridge(jobs, listener, stop)
+            for attempt in range(ATTEMPTS):
+                if attempt and not bridge.stopping:
+                    _prepare_again(bridge)
+                if not bridge.open or bridge.stopping:
+                    break
+                _fit(bridge, marker, max_concurrent)
+            if bridge.error is not None:
+                raise bridge.error
+            if not bridge.stopping:
+                for number in list(bridge.open):
+                    bridge.give_up(number)
+
+
+def _prepare_again(bridge: _Bridge) -> None:
+    """Before jobs are repeated: a record that appeared although its worker died closes its job."""
+    for number in list(bridge.open):
+        if written_since(bridge.jobs[number], bridge.before[number]) is not None:
+            bridge.failed(number, None)
+
+
+def _fit(bridge: _Bridge, marker: str, max_concurrent: int | None) -> None:
+    """One Tune experiment over the open jobs, under a fresh name in a scratch folder that is removed again."""
+    import ray
+    from ray import tune
+    from ray.tune import FailureConfig, RunConfig, TuneConfig
+
+    jobs_ref = (ray.put(list(bridge.jobs)),)
+    requests = [_request(job) for job in bridge.jobs]
+
+    def trainable(config: dict[str, Any]) -> None:
+        _trial(jobs_ref, config["job"], marker)
+
+    def resources(config: dict[str, Any]) -> Any:
+        return tune.PlacementGroupFactory([requests[config["job"]]])
+
+    class Callback(tune.Callback):
+        def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+            with bridge.keep_error():
+                bridge.started(trial.config["job"])
+
+        def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
+            with bridge.keep_error():
+                bridge.reported(trial.config["job"], result)
+
+        def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+            with bridge.keep_error():
+                bridge.failed(trial.config["job"], trial.get_pickled_error())
+
+    class StopWhenAsked(tune.Stopper):
+        def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+            return False
+
+        def stop_all(self) -> bool:
+            return bridge.stopping
+
+    scratch = Path(bridge.jobs[0].options.work_folder or tempfile.gettempdir()).absolute() / "ray"
+    name = f"bench-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:8]}"
+    tuner = tune.Tuner(
+        tune.with_resources(trainable, resources),
+        param_space={"job": tune.grid_search(list(bridge.open))},
+        tune_config=TuneConfig(
+            reuse_actors=True,
+            max_concurrent_trials=max_concurrent,
+            trial_name_creator=lambda trial: bridge.jobs[trial.config["job"]].id,
+            trial_dirname_creator=lambda trial: str(trial.config["job"]),
+        ),
+        run_config=RunConfig(
+            name=name,
+            storage_path=str(scratch),
+            verbose=0,
+            failure_config=FailureConfig(max_failures=0),  # would repeat deterministic errors too
+            callbacks=[Callback()],
+            stop=StopWhenAsked(),
+        ),
+    )
+    try:
+        tuner.fit()
+    finally:
+        shutil.rmtree(scratch / name, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            scratch.rmdir()
+
+
+def _why(error: BaseException | None) -> str:
+    """One line out of Ray's account of a dead actor."""
+    if error is None:
+        return "Ray gave no reason"
+    text = str(getattr(error, "cause", None) or error)
+    detail = next((line for line in text.splitlines() if "Worker exit type" in line), None)
+    first = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
+    return (detail or first).strip()[:300]
+
+
+# -- cluster -------------------------------------------------------------------------------------------------------------
+@contextlib.contextmanager
+def connected(address: str | None = None) -> Iterator[None]:
+    """Ray with our settings: a fresh local cluster, or the one at `address`; left as it is where Ray runs already."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    if address is None and "RAY_AUTH_MODE" not in os.environ and "RAY_AUTH_TOKEN" not in os.environ:
+        # A token of our own: Ray would write one into the home directory, and fail where it cannot.
+        os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
+    import ray
+
+    for logger in ("ray", "ray.tune", "ray.train", "ray.data"):
+        logging.getLogger(logger).setLevel(logging.CRITICAL)
+    if ray.is_initialized():
+        yield
+        return
+    session = _start(address)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+        if session is not None:  # else /tmp/ray would keep every session for ever
+            shutil.rmtree(session, ignore_errors=True)
+
+
+def _start(address: str | None) -> Path | None:
+    """Start or join a cluster; returns the session folder of one that we started."""
+    import ray
+
+    root = str(Path(bench.__file__).resolve().parent.parent)
+    paths = [root, *(path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path and path != root)]
+    workers = {"PYTHONPATH": os.pathsep.join(paths)}
+    if address is not None:
+        ray.init(
+            address, logging_level="ERROR", log_to_driver=False, configure_logging=False, runtime_env={"env_vars": workers}
+        )
+        return None
+    saved = os.environ.get("PYTHONPATH")
+    os.environ.update(workers)  # inherited, which is faster than a runtime environment
+    try:
+        context = ray.init(
+            "local", include_dashboard=False, logging_level="ERROR", log_to_driver=False, configure_logging=False
+        )
+    finally:
+        if saved is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = saved
+    return Path(context.address_info["session_dir"])
+
+
+def _request(job: Job) -> dict[str, float]:
+    return {"CPU": float(job.cpus), "GPU": float(job.gpus)} if job.gpus else {"CPU": float(job.cpus)}
+
+
+def check_resources(jobs: Sequence[Job]) -> None:
+    """Raise `ResourceError` for a request that no single machine of the cluster can ever meet; Ray would wait for ever."""
+    import ray
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    for job in jobs:
+        request = _request(job)
+        if not any(all(node.get(kind, 0.0) >= amount for kind, amount in request.items()) for node in nodes):
+            largest = {kind: max((node.get(kind, 0.0) for node in nodes), default=0.0) for kind in ("CPU", "GPU")}
+            asked = " and ".join(f"{amount:g} {kind}" for kind, amount in request.items())
+            raise ResourceError(
+                f"{job.label} asks for {asked}, but the largest machine of the cluster has {largest['CPU']:g} CPU and "
+                f"{largest['GPU']:g} GPU. Lower resources.cpus or resources.gpus in the suite, or give the address of a "
+                "larger cluster."
+            )
+
+
+@contextlib.contextmanager
+def _marked(jobs: Sequence[Job]) -> Iterator[str]:
+    """Mark the results folders, so that a worker on another machine can tell whether it sees the same ones."""
+    if not jobs:
+        yield ""
+        return
+    marker = f".bench-{socket.gethostname()}-{uuid.uuid4().hex[:12]}"
+    paths = [Path(folder, marker) for folder in {job.folder for job in jobs}]
+    for path in paths:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        except OSError as error:
+            raise SaveError.of(path, error) from error
+    try:
+        yield marker
+    finally:
+        for path in paths:
+            path.unlink(missing_ok=True)

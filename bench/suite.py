@@ -1,0 +1,181 @@
+"""The suite file: schema and strict validation. What it expands to is the plan's business (`bench.plan`)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from bench.fields import nearest
+from bench.report.spec import TableSpec
+from bench.yaml_source import Path_, Problem, Source, SuiteError, read
+
+#: cell fields that `where`, `exclude` and `--only` can match on
+MATCH_KEYS = ("dataset", "noise", "rate", "method", "seed", "model")
+
+
+def _as_list(value: Any) -> Any:
+    return value if isinstance(value, list) else [value]
+
+
+def _method(value: Any) -> Any:
+    return {"method": value} if isinstance(value, str) else value
+
+
+def _named(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class MethodEntry(_Strict):
+    """One row: a slug or the path of a Python file, with what this suite sets about it."""
+
+    method: str
+    label: str | None = None
+    recipe: str | None = None
+    params: dict[str, Any] = {}
+    training: dict[str, Any] = {}
+
+
+class Rule(_Strict):
+    """Cells that match get these values; of several matching rules the last wins."""
+
+    match: dict[str, Any]
+    set: dict[str, Any]
+
+
+class Exclude(_Strict):
+    match: dict[str, Any]
+    reason: Annotated[str, Field(min_length=1)]
+
+
+class Resources(_Strict):
+    """Where and how cells run. Nothing here enters a cell's identity."""
+
+    cpu: Annotated[float, Field(gt=0)] = 1.0
+    gpu: Annotated[float, Field(ge=0)] = 0.0
+    time_limit: Annotated[float, Field(gt=0)] | None = None
+    max_concurrent: Annotated[int, Field(ge=1)] | None = None
+    checkpoint_seconds: Annotated[float, Field(ge=0)] = 30.0
+    precision: Literal["float32", "bfloat16"] = "float32"
+
+
+Noises = Annotated[list[str | dict[str, Any]], BeforeValidator(_as_list), Field(min_length=1)]
+Datasets = Annotated[list[Annotated[dict[str, Any], BeforeValidator(_named)]], BeforeValidator(_as_list), Field(min_length=1)]
+Methods = Annotated[list[Annotated[MethodEntry, BeforeValidator(_method)]], BeforeValidator(_as_list), Field(min_length=1)]
+Seeds = Annotated[list[Annotated[int, Field(ge=0, strict=True)]], BeforeValidator(_as_list), Field(min_length=1)]
+
+
+class Grid(_Strict):
+    """One block of the product data sets x noises x methods x seeds; what it leaves out comes from the suite."""
+
+    datasets: Datasets | None = None
+    noises: Noises | None = None
+    methods: Methods | None = None
+    seeds: Seeds | None = None
+    model: Annotated[dict[str, Any], BeforeValidator(_named)] | None = None
+    training: dict[str, Any] = {}
+
+
+class Suite(_Strict):
+    """A parsed suite. Names and values of methods, data sets, noises and fields are checked by the plan."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    title: str = ""
+    description: str = ""
+    datasets: Datasets | None = None
+    noises: Noises | None = None
+    methods: Methods | None = None
+    seeds: Seeds = [0]
+    grids: list[Grid] = []
+    model: Annotated[dict[str, Any], BeforeValidator(_named)] = {"name": "tiny-cnn"}
+    training: dict[str, Any] = {}
+    protocol: dict[str, Any] = {}
+    #: which recipes apply: paper (per-cell values included), fixed (no knowledge of the noise), matched (fixed, but
+    #: everything under `training` is the suite's own), or none
+    policy: Literal["paper", "fixed", "matched", "none"] = "fixed"
+    where: list[Rule] = []
+    exclude: list[Exclude] = []
+    forbid_needs: list[str] = []
+    resources: Resources = Resources()
+    table: dict[str, Any] = {}
+
+    def blocks(self) -> list[Grid]:
+        """The grids with the suite's own axes filled in; one block of those axes when there are no grids."""
+        shared = {"datasets": self.datasets, "noises": self.noises, "methods": self.methods, "seeds": self.seeds, "model": self.model}
+        grids = self.grids or [Grid()]
+        return [
+            Grid.model_construct(**{k: getattr(g, k) if getattr(g, k) is not None else v for k, v in shared.items()}, training=g.training)
+            for g in grids
+        ]
+
+    def table_spec(self) -> TableSpec:
+        return TableSpec.from_dict(self.table)
+
+
+def load_suite(path: Path) -> tuple[Suite, Source]:
+    """Parse and validate a suite file. Raises `SuiteError` listing every fault with file, line and key."""
+    source = read(Path(path))
+    data = {"name": Path(path).stem, **source.data}
+    try:
+        suite = Suite.model_validate(data)
+    except ValidationError as error:
+        raise SuiteError(_problems(error, source)) from None
+    problems = [
+        source.problem(("where", i, "match", key), f"unknown cell field {key!r}", nearest(key, MATCH_KEYS))
+        for i, rule in enumerate(suite.where)
+        for key in rule.match
+        if key not in MATCH_KEYS
+    ]
+    problems += [
+        source.problem(("exclude", i, "match", key), f"unknown cell field {key!r}", nearest(key, MATCH_KEYS))
+        for i, rule in enumerate(suite.exclude)
+        for key in rule.match
+        if key not in MATCH_KEYS
+    ]
+    for i, grid in enumerate(suite.blocks()):
+        for axis in ("datasets", "noises", "methods"):
+            if not getattr(grid, axis):
+                where: Path_ = ("grids", i) if suite.grids else ()
+                problems.append(source.problem(where, f"the grid is empty: it has no {axis}", f"add `{axis}: [...]`"))
+    try:
+        suite.table_spec()
+    except ValueError as error:
+        problems.append(source.problem(("table",), str(error)))
+    if problems:
+        raise SuiteError(problems)
+    return suite, source
+
+
+def _problems(error: ValidationError, source: Source) -> list[Problem]:
+    problems = []
+    for item in error.errors():
+        path = tuple(part for part in item["loc"] if not (isinstance(part, str) and part.startswith(("function-", "list["))))
+        kind, message, hint = item["type"], item["msg"], ""
+        if kind == "extra_forbidden":
+            message = f"unknown key {path[-1]!r}"
+            hint = nearest(str(path[-1]), _keys_at(path))
+        elif kind == "missing":
+            message = f"the key {path[-1]!r} is missing"
+        elif kind == "too_short":
+            message, hint = "the grid is empty: this list has no entries", "list at least one"
+        elif "input" in item and not isinstance(item["input"], (dict, list)):
+            message = f"{item['input']!r}: {message[0].lower()}{message[1:]}"
+        problem = source.problem(path, message, hint)
+        if str(problem) not in map(str, problems):
+            problems.append(problem)
+    return problems
+
+
+def _keys_at(path: Path_) -> list[str]:
+    """The keys that are valid beside the unknown one."""
+    model: type[BaseModel] = Suite
+    for part in path[:-1]:
+        nested = {"grids": Grid, "methods": MethodEntry, "where": Rule, "exclude": Exclude, "resources": Resources}
+        model = nested.get(part, model) if isinstance(part, str) else model
+    names = list(model.model_fields)
+    return [*names, "include"] if model is Suite else names

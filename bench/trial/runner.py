@@ -1,0 +1,275 @@
+"""`run_cell`: from a cell to its record. Runs the same inline, in a Ray worker, in a notebook."""
+
+from __future__ import annotations
+
+import datetime
+import math
+import resource
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import bench.data
+from bench import noise as noise_module
+from bench import provenance
+from bench.cell import cell_id, stream_seed
+from bench.data import Loaded, Split
+from bench.learner import Training
+from bench.method import Method, method_class, method_file
+from bench.records import SCHEMA
+from bench.trial import checkpoint
+from bench.trial.evaluate import Curve, Diverged, Evaluator, HeldOut, Protocol, metrics
+from bench.trial.task import Task, TimeLimit, ViewSettings
+
+
+@dataclass(frozen=True)
+class Options:
+    """How and where a cell runs: nothing here may change its result."""
+
+    suite: str
+    method_path: str | None = None  # a method outside the package
+    data_root: str | None = None
+    work_folder: str | None = None  # checkpoints and noise artefacts; None keeps nothing
+    executor: str = "inline"
+    device: str = "cpu"
+    precision: str = "float32"
+    time_limit: float | None = None  # seconds
+    checkpoint_seconds: float = 30.0
+    threads: int = 1
+
+
+Progress = Callable[[int, dict[str, float | None]], None]
+
+
+def run_cell(cell: dict[str, Any], options: Options, on_epoch: Progress | None = None) -> dict[str, Any]:
+    """Run one cell to its end and return its record; failures and divergence are records too.
+
+    `on_epoch(epoch, values)` is called after each evaluation. Interrupts pass through. The checkpoint of the cell, if any,
+    is removed by the caller once the record is safely written (`forget_checkpoint`).
+    """
+    torch.set_num_threads(options.threads)
+    started = time.perf_counter()
+    record: dict[str, Any] = {
+        "schema": SCHEMA, "id": cell_id(cell), "suite": options.suite, "cell": cell, "status": "failed", "reason": None,
+        "metrics": {}, "curve": {}, "noise": None, "data": None, "cost": None, "provenance": {}, "warnings": [],
+    }  # fmt: skip
+    trial = _Trial(cell, options, record)
+    begin = datetime.datetime.now(datetime.UTC)
+    try:
+        trial.run(on_epoch, started)
+        record["status"] = "done"
+    except Diverged as error:
+        record["status"], record["reason"] = "diverged", str(error)
+    except TimeLimit as error:
+        record["reason"] = str(error)
+    except MemoryError as error:
+        record["reason"] = f"out of memory: {error}"
+    except Exception as error:
+        record["reason"] = f"{type(error).__name__}: {error}"
+        record["traceback"] = traceback.format_exc(limit=-8)
+    finally:
+        if torch.cuda.is_available() and options.device.startswith("cuda"):
+            torch.cuda.empty_cache()  # a reused worker must not keep the memory of its last trial
+    trial.finish(begin)
+    return record
+
+
+def checkpoint_path(options: Options, identity: str) -> Path | None:
+    return Path(options.work_folder) / f"{identity}.ckpt" if options.work_folder else None
+
+
+def forget_checkpoint(options: Options, identity: str) -> None:
+    path = checkpoint_path(options, identity)
+    if path is not None:
+        path.unlink(missing_ok=True)
+
+
+class _Trial:
+    """The parts of one run, and what of it enters the record."""
+
+    def __init__(self, cell: dict[str, Any], options: Options, record: dict[str, Any]) -> None:
+        self.cell, self.options, self.record = cell, options, record
+        self.device = torch.device(options.device)
+        self.curve = Curve()
+        self.clocks = {"setup_seconds": 0.0, "train_seconds": 0.0, "eval_seconds": 0.0}
+        self.peak = 0
+        self.method: Method | None = None
+
+    def run(self, on_epoch: Progress | None, started: float) -> None:
+        cell, options = self.cell, self.options
+        cls = method_class(options.method_path or cell["method"]["name"])
+        path = method_file(cls)
+        self.record["provenance"] = provenance.describe(self.device, options.executor, path)
+        code = self.record["provenance"]["code"]
+        protocol = Protocol(**cell["protocol"])
+        method = cls(**cell["method"]["params"])
+        task, evaluator = self._prepare(method, protocol)
+        method.task = task
+        method.setup(task)
+        self.method = method
+        first = self._resume(method, code)
+        self.clocks["setup_seconds"] += time.perf_counter() - started
+        saved = time.monotonic()
+        for epoch in range(first, task.epochs):
+            values = self._epoch(method, task, evaluator, epoch)
+            if "validation" in method.needs and values.get("val_acc") is not None:
+                method.validated(epoch, float(values["val_acc"] or 0.0))
+            if on_epoch is not None:
+                on_epoch(epoch, values)
+            where = checkpoint_path(options, self.record["id"])
+            due = time.monotonic() - saved >= options.checkpoint_seconds
+            if where is not None and due and epoch + 1 < task.epochs:
+                checkpoint.save(where, self.record["id"], code, epoch, method, self.curve, self.clocks)
+                saved = time.monotonic()
+        self.record["metrics"] = metrics(self.curve, protocol.last_k)
+
+    def finish(self, begin: datetime.datetime) -> None:
+        record = self.record
+        record["curve"] = _rounded(self.curve.as_dict()) if self.curve.epoch else {}
+        end = datetime.datetime.now(datetime.UTC)
+        record["provenance"] |= {"started": begin.isoformat(timespec="seconds"), "finished": end.isoformat(timespec="seconds")}
+        learners = self.method.learners() if self.method else []
+        forward = sum(learner.forward_images for learner in learners)
+        backward = sum(learner.backward_images for learner in learners)
+        seconds = self.clocks["train_seconds"]
+        record["cost"] = {
+            **{name: round(value, 4) for name, value in self.clocks.items()},
+            "images_per_second": round(backward / seconds, 1) if seconds > 0 else None,
+            "peak_memory_bytes": self.peak,
+            "networks": len(learners),
+            "forward_images": forward,
+            "backward_images": backward,
+            "device_memory": self.device.type,
+        }
+
+    def _prepare(self, method: Method, protocol: Protocol) -> tuple[Task, Evaluator]:
+        cell, options = self.cell, self.options
+        root = Path(options.data_root) if options.data_root else None
+        data = bench.data.load(cell["dataset"], root)
+        store = Path(options.work_folder) / "noise" if options.work_folder else None
+        given_input = noise_module.NoiseInput(data.train.labels, data.num_classes, data.confusions, data.class_names)
+        noisy = noise_module.artefact(cell["noise"], given_input, cell["dataset"], cell["seed"], store)
+        train, held_out = self._split(data, protocol)
+        correct = noisy.labels[train] == data.train.labels[train]
+        self.record["noise"] = {
+            "rate": noisy.rate, "train_rate": float(1 - correct.mean()), "nominal": noisy.nominal, "sha256": noisy.sha256,
+            "definition": noisy.definition, "matrix": np.round(noisy.matrix, 6).tolist(), "classes": list(data.class_names),
+        }  # fmt: skip
+        official = data.val is not None and len(held_out) == 0
+        self.record["data"] = {
+            "fingerprint": data.fingerprint, "canonical": data.canonical, "n_train": len(train),
+            "n_val": len(data.val) if official and data.val else len(held_out), "n_test": len(data.test),
+            "groups": list(data.group_names) if data.group_names else None,
+            "validation": "official, true labels" if official else "hold-out, noisy labels" if len(held_out) else None,
+        }  # fmt: skip
+        mean, std = data.channel_statistics
+        settings = ViewSettings(data.pad, data.flip, mean, std)
+        granted = {
+            "noise_rate": float(1 - correct.mean()),
+            "transition_matrix": torch.as_tensor(noisy.matrix, dtype=torch.float32, device=self.device),
+        }
+        if data.train.groups is not None:
+            granted["groups"] = torch.as_tensor(data.train.groups[train], device=self.device)
+        task = Task(
+            images=torch.as_tensor(data.train.images[train]).to(self.device),
+            labels=torch.as_tensor(noisy.labels[train]).to(self.device),
+            num_classes=data.num_classes,
+            training=Training(**cell["training"]),
+            model=cell["model"],
+            views=settings,
+            axes={"dataset": cell["dataset"], "seed": cell["seed"]},
+            method_name=cell["method"]["name"],
+            needs=frozenset(method.needs),
+            granted={need: value for need, value in granted.items() if need in method.needs},
+            precision=options.precision,
+            time_limit=options.time_limit,
+        )
+        if official and data.val is not None:
+            val: HeldOut | None = self._held_out(task, data.val)
+        elif len(held_out):
+            val = self._held_out(task, Split(data.train.images[held_out], noisy.labels[held_out]))
+        else:
+            val = None
+        evaluator = Evaluator(val, self._held_out(task, data.test), correct, data.group_names or ())
+        return task, evaluator
+
+    def _split(self, data: Loaded, protocol: Protocol) -> tuple[np.ndarray, np.ndarray]:
+        """(training indices, held-out indices): stratified by true class, the same for every noise and method of a seed."""
+        everything = np.arange(len(data.train))
+        if (data.val is not None and protocol.validation == "auto") or protocol.val_fraction == 0:
+            return everything, everything[:0]
+        rng = np.random.Generator(np.random.PCG64(stream_seed("split", self.cell["dataset"], self.cell["seed"])))
+        held_out = np.concatenate(
+            [
+                rng.permutation(np.flatnonzero(data.train.labels == c))[: round(protocol.val_fraction * n)]
+                for c, n in enumerate(np.bincount(data.train.labels, minlength=data.num_classes))
+            ]
+        )
+        held_out.sort()
+        return np.setdiff1d(everything, held_out), held_out
+
+    def _held_out(self, task: Task, split: Split) -> HeldOut:
+        groups = torch.as_tensor(split.groups).to(self.device) if split.groups is not None else None
+        images = task.normalise(torch.as_tensor(split.images).to(self.device))
+        return HeldOut(images, torch.as_tensor(split.labels).to(self.device), groups)
+
+    def _resume(self, method: Method, code: str) -> int:
+        """Continue after the last checkpointed epoch, where there is one; returns the first epoch to run."""
+        path = checkpoint_path(self.options, self.record["id"])
+        if path is None:
+            return 0
+        state, why = checkpoint.load(path, self.record["id"], code, self.device)
+        if state is None:
+            if why:
+                self.record["warnings"].append(why)
+            return 0
+        method.load_state_dict(state["method"])
+        self.curve = Curve.from_dict(state["curve"])
+        self.clocks.update(state["clocks"])
+        return int(state["epoch"]) + 1
+
+    def _epoch(self, method: Method, task: Task, evaluator: Evaluator, epoch: int) -> dict[str, float | None]:
+        begin = time.perf_counter()
+        task.start_epoch(epoch)
+        method.epoch(epoch)
+        log = task.epoch_log()
+        middle = time.perf_counter()
+        self.clocks["train_seconds"] += middle - begin
+        loss = log.get("train_loss")
+        if loss is not None and not math.isfinite(loss):
+            raise Diverged(f"the training loss is not finite in epoch {epoch}")
+        values, groups = evaluator.evaluate(method)
+        self.clocks["eval_seconds"] += time.perf_counter() - middle
+        self.peak = max(self.peak, _peak_memory(self.device))
+        extra = {name: value if math.isfinite(value) else None for name, value in log.items()}
+        self.curve.append(epoch, {**values, **extra, "lr": task.training.lr_at(epoch)}, groups)
+        return values
+
+
+def _peak_memory(device: torch.device) -> int:
+    """Bytes: the device's peak on CUDA, else what the process holds now (its all-time peak would include other trials)."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    except (OSError, IndexError, ValueError):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _rounded(curve: dict[str, Any]) -> dict[str, Any]:
+    """Six decimals are enough to draw a curve; the metrics of the record are exact."""
+
+    def short(value: Any) -> Any:
+        if isinstance(value, float):
+            return round(value, 6)
+        if isinstance(value, list):
+            return [short(item) for item in value]
+        return {k: short(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+    return short(curve)

@@ -1,0 +1,263 @@
+"""The task: all that a method can see.
+
+A task hands over images, given labels, indices, learners, views, random streams, and what the method declared in `needs`.
+True labels, test data and other methods' results are not reachable from it (law 3).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+
+from bench.cell import stream_seed
+from bench.learner import Learner, Training
+from bench.models import build
+from bench.ops import augment
+
+#: images augmented in one go: amortises the fixed cost of tensor operations over many small batches
+BLOCK = 2048
+
+
+class NeedError(RuntimeError):
+    """A method reached for information that it did not declare, or that no method may have."""
+
+
+class TimeLimit(RuntimeError):
+    """The cell ran longer than its suite allows."""
+
+
+class Batch:
+    """Some training samples: `index` int64 [B], `labels` int64 [B] (given labels), `views`: images [B, C, H, W] each."""
+
+    __slots__ = ("index", "labels", "views")
+
+    def __init__(self, index: Tensor, labels: Tensor, views: tuple[Tensor, ...]) -> None:
+        self.index, self.labels, self.views = index, labels, views
+
+    @property
+    def images(self) -> Tensor:
+        """The first view."""
+        return self.views[0]
+
+    def __len__(self) -> int:
+        return self.index.shape[0]
+
+
+@dataclass(frozen=True)
+class ViewSettings:
+    """What weak and strong mean on this data set; fill is the grey value per channel of a cut-out square."""
+
+    pad: int
+    flip: bool
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @property
+    def fill(self) -> tuple[int, ...]:
+        return tuple(round(255 * m) for m in self.mean)
+
+
+class Task:
+    """See the module docstring. Methods use the public attributes and methods; the harness fills in the rest."""
+
+    def __init__(
+        self,
+        *,
+        images: Tensor,
+        labels: Tensor,
+        num_classes: int,
+        training: Training,
+        model: dict[str, Any],
+        views: ViewSettings,
+        axes: dict[str, Any],
+        method_name: str,
+        needs: frozenset[str],
+        granted: dict[str, Any],
+        precision: str = "float32",
+        time_limit: float | None = None,
+    ) -> None:
+        self.labels = labels
+        self.num_classes = num_classes
+        self.num_samples = len(labels)
+        self.training = training
+        self.epochs, self.batch_size = training.epochs, training.batch_size
+        self.device = images.device
+        self.current_epoch = -1
+        self._images, self._model, self._views, self._axes = images, model, views, axes
+        self._method_name, self._needs, self._granted = method_name, needs, granted
+        self._precision = precision
+        self._deadline = time.monotonic() + time_limit if time_limit else None
+        self._time_limit = time_limit
+        self._learners: dict[str, Learner] = {}
+        self._generators: dict[str, torch.Generator] = {}
+        self._loops = 0
+        self._log: dict[str, tuple[Tensor, int]] = {}
+        shape = (1, len(views.mean), 1, 1)
+        self._mean = torch.tensor(views.mean, device=self.device).view(shape)
+        self._std = torch.tensor(views.std, device=self.device).view(shape)
+        self._plain: Tensor | None = None
+
+    # -- privileged information ------------------------------------------------------------------------------------
+    @property
+    def noise_rate(self) -> float:
+        """Measured share of wrong labels in the training set; needs `noise_rate`."""
+        return self._grant("noise_rate")
+
+    @property
+    def transition_matrix(self) -> Tensor:
+        """Measured transition matrix float [K, K], rows are true classes; needs `transition_matrix`."""
+        return self._grant("transition_matrix")
+
+    @property
+    def groups(self) -> Tensor:
+        """Group of each training sample int64 [N]; needs `groups`."""
+        return self._grant("groups")
+
+    def _grant(self, need: str) -> Any:
+        if need not in self._needs:
+            raise NeedError(
+                f"method {self._method_name!r} read task.{need} without declaring it; add `needs = frozenset({{{need!r}}})` "
+                "to the class: its rows will be footnoted"
+            )
+        if need not in self._granted:
+            raise NeedError(f"method {self._method_name!r} needs {need}, which this data set does not have")
+        return self._granted[need]
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if name in ("clean_labels", "true_labels", "clean", "test", "val", "validation_labels", "test_labels", "evaluator"):
+            raise NeedError(
+                f"method {self._method_name!r} reached for task.{name}: true labels and held-out data belong to the evaluator, "
+                "no method may see them"
+            )
+        raise AttributeError(f"a task has no attribute {name!r}")
+
+    # -- networks ---------------------------------------------------------------------------------------------------
+    def learner(self, name: str = "a") -> Learner:
+        """A new network with its optimiser. Initial weights depend on data set, model, seed and `name`, not on the method."""
+        if name in self._learners:
+            raise ValueError(f"learner {name!r} exists already; give each network its own name")
+        seed = stream_seed("init", self._axes, self._model, name)
+        shape = (self._images.shape[1], self._images.shape[2], self._images.shape[3])
+        with torch.random.fork_rng(devices=[]):  # initialisers of torch.nn know only the global generator
+            torch.default_generator.manual_seed(seed)
+            network = build(self._model, shape, self.num_classes)
+        learner = Learner(
+            network.to(self.device), self.training, precision=self._precision, log_loss=lambda loss: self.log("train_loss", loss)
+        )
+        self._learners[name] = learner
+        return learner
+
+    # -- randomness -------------------------------------------------------------------------------------------------
+    def generator(self, name: str = "method") -> torch.Generator:
+        """The method's own random stream of this epoch (CPU). Fresh every epoch, so resuming needs no saved state."""
+        if name not in self._generators:
+            self._generators[name] = self._stream("method", self._method_name, name)
+        return self._generators[name]
+
+    def _stream(self, *axes: Any) -> torch.Generator:
+        generator = torch.Generator()
+        generator.manual_seed(stream_seed(*axes, self._axes, self.current_epoch))
+        return generator
+
+    # -- data -------------------------------------------------------------------------------------------------------
+    def batches(
+        self,
+        views: tuple[str, ...] = ("weak",),
+        *,
+        indices: Tensor | None = None,
+        batch_size: int | None = None,
+        shuffle: bool = True,
+    ) -> Iterator[Batch]:
+        """One pass over the training samples (or over `indices`, int64), the last partial batch included.
+
+        Each loop of an epoch has its own order and augmentation streams, numbered by their place within the epoch: the
+        first loop of two methods sees the same order and the same crops.
+        """
+        loop, self._loops = self._loops, self._loops + 1
+        chosen = torch.arange(self.num_samples, device=self.device) if indices is None else indices
+        if shuffle:
+            order = torch.randperm(len(chosen), generator=self._stream("order", loop))
+            chosen = chosen[order.to(self.device, non_blocking=True)]
+        size = batch_size or self.batch_size
+        block = size * max(1, BLOCK // size)
+        augmentation = self._stream("augment", loop)
+        for start in range(0, len(chosen), block):
+            self._check_deadline()
+            index = chosen[start : start + block]
+            images = [part.split(size) for part in self._render(index, views, augmentation)]
+            for batch_index, batch_labels, *batch_views in zip(
+                index.split(size), self.labels[index].split(size), *images, strict=True
+            ):
+                yield Batch(batch_index, batch_labels, tuple(batch_views))
+
+    def cycle(self, views: tuple[str, ...] = ("weak",), *, indices: Tensor, batch_size: int | None = None) -> Iterator[Batch]:
+        """Passes over `indices` without end, each newly shuffled. Raises `ValueError` when there are none."""
+        if len(indices) == 0:
+            raise ValueError("cannot cycle over an empty set of samples; the method must handle this case")
+        while True:
+            yield from self.batches(views, indices=indices, batch_size=batch_size)
+
+    def plain_images(self) -> Tensor:
+        """All training images [N, C, H, W], normalised, not augmented, in index order."""
+        if self._plain is None:
+            self._plain = self.normalise(self._images)
+        return self._plain
+
+    def logits(self, learner: Learner) -> Tensor:
+        """Logits [N, K] of all training samples in index order, evaluation mode, no augmentation, no gradient."""
+        self._check_deadline()
+        return learner.infer(self.plain_images())
+
+    def features(self, learner: Learner) -> Tensor:
+        """Pooled features [N, D] of all training samples in index order, evaluation mode, no augmentation, no gradient."""
+        self._check_deadline()
+        return learner.features(self.plain_images())
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """uint8 [N, C, H, W] to float32 with zero mean and unit deviation per channel of the training set."""
+        return augment.normalise(images, self._mean, self._std)
+
+    def _render(self, index: Tensor, views: tuple[str, ...], generator: torch.Generator) -> list[Tensor]:
+        raw = self._images[index]
+        crops = self.training.augment == "crop-flip"
+        pad, flip = (self._views.pad, self._views.flip) if crops else (0, False)
+        made = []
+        for view in views:
+            if view == "plain" or (view == "weak" and not crops):
+                images = raw
+            elif view == "weak":
+                images = augment.crop_flip(raw, pad=pad, flip=flip, generator=generator)
+            elif view == "strong":
+                images = augment.strong(raw, pad=pad, flip=flip, fill=self._views.fill, generator=generator)
+            else:
+                raise ValueError(f"unknown view {view!r}; valid: plain, weak, strong")
+            made.append(self.normalise(images))
+        return made
+
+    # -- log --------------------------------------------------------------------------------------------------------
+    def log(self, name: str, value: Tensor | float) -> None:
+        """Add a scalar to this epoch's mean of `name`; stays on the device, costs no synchronisation."""
+        value = torch.as_tensor(value)
+        total, count = self._log.get(name, (0.0, 0))
+        self._log[name] = (total + value, count + 1)
+
+    # -- used by the harness ----------------------------------------------------------------------------------------
+    def start_epoch(self, epoch: int) -> None:
+        self.current_epoch, self._loops = epoch, 0
+        self._generators.clear()
+        self._log.clear()
+        for learner in self._learners.values():
+            learner.start_epoch(epoch)
+
+    def epoch_log(self) -> dict[str, float]:
+        """Means of what was logged in this epoch: the one point where the device is waited for."""
+        return {name: float(total) / count for name, (total, count) in self._log.items()}
+
+    def _check_deadline(self) -> None:
+        if self._deadline is not None and time.monotonic() > self._deadline:
+            raise TimeLimit(f"exceeded the time limit of {self._time_limit:g} s per cell (resources.time_limit)")
