@@ -103,6 +103,19 @@ def test_equals_scikit_learn_on_label_consistency_with_few_levels() -> None:
     assert_equal_mixtures(gaussian_mixture_1d(values, tol=1e-3), sklearn_fit(values, tol=1e-3)[0])
 
 
+def test_components_are_ordered_even_when_their_means_cross() -> None:
+    # A narrow peak inside a wide body: EM turns the lower cluster into the body, whose mean ends above the peak's.
+    g = torch.Generator().manual_seed(136)
+    size = int(torch.randint(4, 30, (1,), generator=g))
+    body = torch.randn(size, generator=g, dtype=torch.float64)
+    values = torch.cat([body, 0.1 * torch.randn(size, generator=g, dtype=torch.float64)])
+    mixture = gaussian_mixture_1d(values, max_iter=100, tol=0.0)
+    assert mixture.variances[0] < 0.1 * mixture.variances[1]
+    lower_cluster_variance = values[~_two_means(values)].var()
+    assert lower_cluster_variance > 0.1 * mixture.variances[1]
+    assert_equal_mixtures(mixture, sklearn_fit(values, max_iter=100, tol=0.0)[0])
+
+
 # --- start
 
 
@@ -223,13 +236,14 @@ def test_degenerate_inputs_make_every_sample_clean(values: list[float], smaller_
 
 
 def test_an_empty_component_is_degenerate() -> None:
-    # One stray value inside the variance floor of the others: EM hands it over to the large component.
-    values = torch.cat([torch.linspace(0, 0.2, 400), torch.tensor([0.26])])
-    kept = gaussian_mixture_1d(values, reg_covar=1e-6)
-    assert not kept.degenerate
-    alone = torch.cat([torch.zeros(400), torch.tensor([0.01])])
-    mixture = gaussian_mixture_1d(alone, reg_covar=5e-4, max_iter=200, tol=0.0)
-    assert bool(mixture.degenerate)
+    # A wide floor lets the body explain the stray value: its component is left with a third of a sample.
+    values = torch.tensor([0.0, 0.0, 0.0, 0.0, 0.03, 0.09, 0.48])
+    wide = {"reg_covar": 0.025, "tol": 0.0, "max_iter": 10}
+    fitted, _ = sklearn_fit(values, **wide)
+    assert 0.0 < fitted.weights.min() * len(values) < 0.5 and fitted.means[1] - fitted.means[0] > 0.1
+    posterior, mixture = clean_posterior(values, smaller_is_clean=True, reg_covar=0.025, tol=0.0)
+    assert bool(mixture.degenerate) and (posterior == 1).all()
+    assert not gaussian_mixture_1d(values).degenerate
 
 
 def test_one_outlier_is_a_component_of_its_own() -> None:

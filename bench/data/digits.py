@@ -78,7 +78,7 @@ class SpuriousDigits(Dataset):
     #: share of training images whose background agrees with the label
     correlation: Annotated[float, Range(ge=0.5, le=1)] = 0.95
     #: amplitude of the texture against the digit's: the difficulty of looking past the background
-    contrast: Annotated[float, Range(ge=0, le=1)] = 0.5
+    contrast: Annotated[float, Range(ge=0, le=1)] = 0.25
     _groups: ClassVar[tuple[str, ...]] = ("no loop/rows", "no loop/columns", "loop/rows", "loop/columns")
 
     def load(self, root: Path | None) -> Loaded:

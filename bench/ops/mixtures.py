@@ -103,8 +103,9 @@ def clean_posterior(
 def _two_means(x: Tensor) -> Tensor:
     """Members of the upper cluster of the optimal 2-means split of x [N >= 2]; bool [N], all true if all are equal.
 
-    In one dimension clusters are intervals, so it is enough to try every cut of the sorted values; among equally good
-    cuts the lowest, and a cut inside a run of equal values is never the best. The optimum is also a fixed point of Lloyd's iteration, which needs a start and may miss it.
+    In one dimension clusters are intervals, so it is enough to try every cut of the sorted values. Among equally good
+    cuts the lowest counts; a cut inside a run of equal values is never the best. The optimum is also a fixed point of
+    Lloyd's iteration, which needs a start and may miss it.
     """
     n = x.shape[0]
     ordered = x.sort().values

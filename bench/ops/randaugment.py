@@ -67,7 +67,7 @@ def affine_matrices(op: Tensor, strength: Tensor, height: int, width: int) -> Te
     strength = strength.double()
 
     def only(name: str, value: Tensor) -> Tensor:
-        return torch.where(op == POSITION[name], value, 0.0)
+        return value.masked_fill(op != POSITION[name], 0.0)
 
     angle = only("Rotate", -torch.remainder(strength, 360.0) * (math.pi / 180))
     cos, sin = angle.cos().round(decimals=15), angle.sin().round(decimals=15)
@@ -168,8 +168,8 @@ def _autocontrast(images: Tensor, strength: Tensor) -> Tensor:
     flat = high <= low
     # float64 with Pillow's order of roundings: its table is at times one below the exact quotient. A tensor of 255s,
     # because number / tensor multiplies by the reciprocal
-    scale = torch.where(flat, 1.0, torch.full_like(low, 255.0) / (high - low))
-    offset = torch.where(flat, 0.0, -low) * scale
+    scale = (torch.full_like(low, 255.0) / (high - low)).masked_fill_(flat, 1.0)
+    offset = low.neg().masked_fill_(flat, 0.0) * scale
     table = torch.arange(256, dtype=torch.float64, device=images.device) * scale
     table = table.add_(offset).clamp_(0, 255).to(torch.uint8)
     return table.view(-1).index_select(0, _table_index(images).view(-1)).view(images.shape)

@@ -167,7 +167,7 @@ def _common(block: Block, read: Any) -> Any:
 
 def _at(record: Any, *keys: str) -> Any:
     for key in keys:
-        record = record.get(key) if isinstance(record, Mapping) else None
+        record = record.get(key) if isinstance(record, dict) else None
     return record
 
 

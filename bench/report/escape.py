@@ -96,6 +96,8 @@ def slug(text: object) -> str:
 
 def width(text: str) -> int:
     """Columns that text takes on a terminal."""
+    if max(text, default="") < "\u0300":  # the usual case, fast: no combining or wide characters below
+        return len(text)
     return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -243,7 +244,9 @@ def _dress(axes: Axes, panel: Panel, limits: tuple[float, float], leftmost: bool
 def _legend(figure: Figure, methods: Mapping[str, MethodInfo], columns: int, y: float) -> None:
     from matplotlib.lines import Line2D
 
-    handles = [Line2D([], [], label=_plain(info.label), **_look(i)) for i, info in enumerate(methods.values())]
+    # matplotlib leaves labels that start with an underscore out of a legend
+    labels = [re.sub("^_", " _", _plain(info.label)) for info in methods.values()]
+    handles = [Line2D([], [], label=label, **_look(index)) for index, label in enumerate(labels)]
     figure.legend(
         handles=handles, loc="upper center", bbox_to_anchor=(0.5, y), ncols=columns, handlelength=3.2,
         columnspacing=1.6, borderaxespad=0, borderpad=0,

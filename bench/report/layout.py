@@ -129,6 +129,8 @@ def _lines(
 ) -> list[Line]:
     ranks = rank_methods(block, spec)
     protocols = spec.shown_protocols
+    sub_labels = [captions.protocol_label(protocol, block) for protocol in protocols]
+    common_n = block.common_n
     lines = []
     for row in block.rows:
         for index, protocol in enumerate(protocols):
@@ -140,7 +142,7 @@ def _lines(
                     texts = list(item.reasons)
                     if mixed_data and item.n:
                         texts += _mixed_data_note(block, row, column)
-                    cells.append(_cell(item, block.common_n, spec, texts, numbers))
+                    cells.append(_cell(item, common_n, spec, texts, numbers))
                     cells[-1].rank = ranks.get((row, column, metric, protocol), "")
                 groups.append(_merge_tokens(cells))
             lines.append(
@@ -148,7 +150,7 @@ def _lines(
                     label=_label(data, spec.rows, row),
                     marks=marks.get(row, []) if spec.rows == "method" else [],
                     height=0 if index else len(protocols),
-                    sub_label=captions.protocol_label(protocol, block),
+                    sub_label=sub_labels[index],
                     groups=groups,
                 )
             )

@@ -163,16 +163,20 @@ def _text_groups(grid: Grid) -> list[list[str]]:
 
 
 def _text_column(head: str, cells: list[Cell]) -> list[str]:
-    sign = {"best": "»", "second": "›"}
-    values = [sign.get(cell.rank, "") + cell.value if cell.is_number else "" for cell in cells]
-    tails = [_tail(cell) + _text_marks(cell.marks) for cell in cells]
-    left = max(width(value) for value in values)
+    """Head and body of one column: signs have their own place, values are right-aligned, what follows left-aligned."""
+    signs = {"best": "»", "second": "›"}
+    blank = " " if any(cell.rank for cell in cells) else ""
+    size = max([width(cell.value) for cell in cells if cell.is_number], default=0)
     body = [
-        pad(value, left, "right") + tail if cell.is_number else (" " if left else "") + cell.value + tail
-        for cell, value, tail in zip(cells, values, tails, strict=True)
+        signs.get(cell.rank, blank)
+        + (pad(cell.value, size, "right") if cell.is_number else cell.value)
+        + _tail(cell)
+        + _text_marks(cell.marks)
+        for cell in cells
     ]
-    size = max(width(text) for text in [head, *body])
-    return [pad((" " if left else "") + head, size), *(pad(text, size) for text in body)]
+    column = [blank + head, *body]
+    whole = max(map(width, column))
+    return [pad(text, whole) for text in column]
 
 
 def _text_marks(marks: list[str]) -> str:
