@@ -39,6 +39,8 @@ class CoTeaching(StepMethod):
         Recipe("paper", "official code, commit 7c7fbe2; 9-layer CNN", {**_PLAN, "training.decay_from": 100}, {"dataset": "cifar100"}),
     )  # fmt: skip
 
+    smoke = {"ramp_epochs": 2}
+
     forget_rate: Annotated[float, Range(ge=0, lt=1)] | None = None
     ramp_epochs: Annotated[int, Range(ge=1)] = 10
     exponent: Annotated[float, Range(gt=0)] = 1.0

@@ -59,6 +59,8 @@ class DivideMix(EpochMethod):
         _cell("cifar100", "symmetric", 0.9, lambda_u=150, threshold=0.6, history=5),
     )  # fmt: skip
 
+    smoke = {"warmup": 1}
+
     warmup: Annotated[int, Range(ge=1)] = 10
     threshold: Annotated[float, Range(ge=0, le=1)] = 0.5
     lambda_u: Annotated[float, Range(ge=0)] = 25.0

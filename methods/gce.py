@@ -40,6 +40,8 @@ class GCE(LossMethod):
         Recipe("fixed", "paper: one q for every data set, noise and rate", {"q": 0.7, "k": 0.5}),
     )  # fmt: skip
 
+    smoke = {"prune_from": 1, "prune_every": 1}
+
     q: Annotated[float, Range(gt=0, le=1)] = 0.7
     truncated: bool = False
     k: Annotated[float, Range(gt=0, lt=1)] = 0.5

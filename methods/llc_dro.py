@@ -60,6 +60,8 @@ class LLCDRO(EpochMethod):
         Recipe("paper", _ROLR, {**_CIFAR, "k": 400, "passes": 2}, {"dataset": "cifar100"}),
     )  # fmt: skip
 
+    smoke = {"warmup": 1, "k": 10, "prior_weight": 1.0}
+
     warmup: Annotated[int, Range(ge=1)] = 5
     confidence: Literal["llc", "loss"] = "llc"
     dro: bool = True

@@ -27,7 +27,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.report import FORMATS, TABLE_FIELDS, TableSpec, accuracy_curves, render, render_suite, table_data
+from bench.report import FORMATS, TABLE_FIELDS, TableSpec, accuracy_curves, escape, render, render_suite, table_data
 from bench.report.aggregate import aggregate_cell, outcome_of, summarize
 from bench.report.captions import noise_notes
 from bench.report.layout import build_grids, rank_methods
@@ -87,6 +87,7 @@ def make_record(entry: dict[str, Any], value: Any, epochs: int = 4) -> dict[str,
         "definition": DEFINITIONS.get(entry["noise"], "?"),
     }  # fmt: skip
     record["data"] = {"canonical": True, "n_test": 360, "groups": ["a", "b", "c", "d"] if grouped else None}
+    record["data"]["validation"] = "official, true labels" if grouped else "hold-out, noisy labels"
     return record | {"status": "done"}
 
 
@@ -530,6 +531,30 @@ def row_widths(table: list[list[tuple[int, int]]]) -> list[int]:
     return widths
 
 
+@pytest.mark.parametrize(
+    ("text", "md", "latex", "web"),
+    [
+        ("a|b", r"a\|b", r"a\textbar{}b", "a|b"),
+        ("R&D", "R&amp;D", r"R\&D", "R&amp;D"),
+        ("noise_rate", r"noise\_rate", r"noise\_rate", "noise_rate"),
+        ("50%", "50%", r"50\%", "50%"),
+        ("<b>", "&lt;b&gt;", r"\textless{}b\textgreater{}", "&lt;b&gt;"),
+        ("two\n lines\x1b", "two lines", "two lines", "two lines"),
+        ("[*]", r"\[\*\]", "{[}{*}{]}", "[*]"),
+        ("\\x{y}", r"\\x{y}", r"\textbackslash{}x\{y\}", r"\x{y}"),
+        ('"$τ$"', r'"\$τ\$"', r"''\$$\tau$\$''", "&quot;$τ$&quot;"),
+        ("中", "中", "{[}U+4E2D{]}", "中"),
+    ],
+)
+def test_escaping(text: str, md: str, latex: str, web: str) -> None:
+    assert (escape.markdown(text), escape.tex(text), escape.web(text)) == (md, latex, web)
+
+
+def test_at_signs_in_markdown_labels_do_not_become_mail_links() -> None:
+    assert escape.markdown_label("symmetric@0.5") == "`symmetric@0.5`"
+    assert escape.markdown_label("a`b@0.5") == r"a\`b@0.5"
+
+
 @pytest.mark.parametrize("suite", [small_suite, nasty_suite])
 def test_html_tables_are_rectangular_and_hold_no_foreign_tags(suite: Any) -> None:
     page = Tables(rendered(suite)["html"])
@@ -695,6 +720,16 @@ def test_the_figure_tells_what_is_absent_and_prints_labels_as_they_stand() -> No
     assert len(labels) == 3 and all(r"\$x^2\$" in label and "\n" not in label for label in labels)
     plan["entries"][0]["title"] = "_ERM"
     assert [text.get_text() for text in curves_figure(records, plan).legends[0].get_texts()][0] == " _ERM"
+
+
+def test_curves_of_diverged_cells_are_not_drawn() -> None:
+    pytest.importorskip("matplotlib")
+    from bench.report.figures import curves_figure
+
+    plan, records = small_suite()
+    records["digits/none/erm/1"]["status"] = "diverged"
+    figure: Any = curves_figure(records, plan)
+    assert list(figure.axes[0].lines[0].get_ydata()) == pytest.approx([22.5, 45, 67.5, 90])
 
 
 def test_figures_of_suites_that_have_not_run(tmp_path: Path) -> None:

@@ -78,7 +78,9 @@ class SpuriousDigits(Dataset):
     #: share of training images whose background agrees with the label
     correlation: Annotated[float, Range(ge=0.5, le=1)] = 0.95
     #: amplitude of the texture against the digit's: the difficulty of looking past the background
-    contrast: Annotated[float, Range(ge=0, le=1)] = 0.25
+    contrast: Annotated[float, Range(ge=0, le=1)] = 0.4
+    #: pictures made of each training digit, each on a texture of its own
+    copies: Annotated[int, Range(ge=1)] = 2
     _groups: ClassVar[tuple[str, ...]] = ("no loop/rows", "no loop/columns", "loop/rows", "loop/columns")
 
     def load(self, root: Path | None) -> Loaded:
@@ -88,13 +90,11 @@ class SpuriousDigits(Dataset):
         rng = np.random.Generator(np.random.PCG64(_COMPOSITION_SEED))
         large = _enlarge(images / 16.0)
 
-        train = fold < 3
-        agree = np.empty(int(train.sum()), dtype=bool)
+        train = np.repeat(np.flatnonzero(fold < 3), self.copies)
+        agree = np.ones(len(train), dtype=bool)
         for label in (0, 1):  # an exact share within each class
             members = np.flatnonzero(labels[train] == label)
-            minority = rng.permutation(members)[: len(members) - round(self.correlation * len(members))]
-            agree[members] = True
-            agree[minority] = False
+            agree[rng.permutation(members)[: len(members) - round(self.correlation * len(members))]] = False
         background = np.where(agree, labels[train], 1 - labels[train])
         splits = [self._compose(large[train], labels[train], background, rng)]
         for part in (3, 4):
@@ -132,16 +132,17 @@ def _enlarge(images: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _waves(kind: NDArray[np.int64], size: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """[N, 3, size, size] in [0, 1]: waves along rows in warm colours (kind 0) or along columns in cold ones (kind 1).
+    """[N, 3, size, size] in [0, 1]: waves that run across rows (kind 0) or across columns (kind 1).
 
-    Frequency, phase, tilt and colour vary from image to image, so the background is a texture, not a constant.
+    Frequency, phase, tilt and colour vary from image to image; only the direction tells the two kinds apart, so the
+    background has to be seen as a texture and no average of pixels gives it away.
     """
     count = len(kind)
     frequency = rng.uniform(0.8, 1.6, count)
     phase = rng.uniform(0.0, 2 * np.pi, count)
     tilt = rng.uniform(-0.35, 0.35, count)
-    colour = np.where(kind[:, None] == 0, (0.9, 0.6, 0.4), (0.4, 0.6, 0.9)) + rng.uniform(-0.15, 0.15, (count, 3))
+    colour = rng.uniform(0.4, 1.0, (count, 3))
     rows, columns = np.meshgrid(np.arange(size), np.arange(size), indexing="ij")
     along = np.where(kind[:, None, None] == 0, rows + tilt[:, None, None] * columns, columns + tilt[:, None, None] * rows)
     wave = 0.5 + 0.5 * np.sin(frequency[:, None, None] * along + phase[:, None, None])
-    return np.clip(colour, 0.0, 1.0)[:, :, None, None] * wave[:, None]
+    return colour[:, :, None, None] * wave[:, None]

@@ -26,7 +26,10 @@ def caption(block: Block, spec: TableSpec) -> list[list[str]]:
     shown = {metric for names in block.metrics.values() for metric in names}
     metrics = [f"{metric.label}: {metric.meaning}." for name, metric in METRICS.items() if name in shown]
     k = _last_k(block)
-    protocols = [f"{protocol_label(p, block)}: {PROTOCOLS[p].meaning.format(k=k)}." for p in spec.shown_protocols]
+    val = _validation(block)
+    protocols = [
+        f"{protocol_label(p, block)}: {PROTOCOLS[p].meaning.format(k=k, val=val)}." for p in spec.shown_protocols
+    ]
     return [[_statistic(block, spec)], metrics, protocols]
 
 
@@ -131,6 +134,16 @@ def _statistic(block: Block, spec: TableSpec) -> str:
 def _last_k(block: Block) -> str:
     k = _common(block, lambda record: _at(record, "cell", "protocol", "last_k"))
     return "k" if k is None else str(k)
+
+
+def _validation(block: Block) -> str:
+    """Whose labels chose the epoch: `data.validation` of the records, by data set."""
+    kinds: dict[str, list[str]] = {}
+    for record in block.records:
+        kind, name = _at(record, "data", "validation"), _at(record, "cell", "dataset", "name")
+        if kind and name not in kinds.setdefault(kind, []):
+            kinds[kind].append(str(name))
+    return "; ".join(f"{', '.join(names)}: {kind}" for kind, names in kinds.items()) or "kind not recorded"
 
 
 def _noise_text(outcomes: Sequence[Outcome]) -> str:

@@ -104,9 +104,9 @@ def curves_figure(records: Mapping[str, Mapping[str, Any]], plan: Mapping[str, A
     columns = max(len(row) for row in rows)
     width = WIDTH if columns > 1 else WIDTH / 2
     foot = _foot(methods, cells, wrap=int(18 * width))
-    entry_width = 0.55 + 0.065 * max(len(info.label) for info in methods.values())
-    legend_columns = max(1, min(len(methods), 6, int(width / entry_width)))
-    legend_height = 0.12 + 0.17 * math.ceil(len(methods) / legend_columns)
+    entry_width = 0.55 + 0.057 * max(len(info.label) for info in methods.values())
+    legend_lines = math.ceil(len(methods) / max(1, min(6, int(width / entry_width))))
+    legend_height = 0.12 + 0.17 * legend_lines
     foot_height = 0.15 + 0.125 * len(foot)
     height = legend_height + TITLE_HEIGHT + len(rows) * (PANEL_HEIGHT + GAP) + foot_height
     figure = Figure(figsize=(width, height))
@@ -123,9 +123,11 @@ def curves_figure(records: Mapping[str, Mapping[str, Any]], plan: Mapping[str, A
             axes = figure.add_subplot(grid[i, j])
             _draw(axes, curves[panel], list(methods))
             _dress(axes, panel, limits, leftmost=j == 0, lowest=all(len(below) <= j for below in rows[i + 1 :]))
-            axes.set_title(_plain(_shortened(f"{panel[0]}, {panel[1]}", int(13 * width / columns))), loc="left", pad=3)
+            axes.set_title(
+                _plain(_shortened(f"{panel[0]}, {panel[1]}", int(14.5 * width / columns))), loc="left", pad=3
+            )
     figure.align_ylabels()
-    _legend(figure, methods, legend_columns, y=1 - 0.06 / height)
+    _legend(figure, methods, math.ceil(len(methods) / legend_lines), y=1 - 0.06 / height)
     figure.text(0.01, 0.08 / height, "\n".join(foot), va="bottom", fontsize=6.5, color="#333333", linespacing=1.3)
     return figure
 
@@ -259,8 +261,8 @@ def _foot(
     """What lines and bands are, and every (data set, noise, method) with seeds that are not drawn."""
     sizes = sorted({len(group) for by_method in cells.values() for group in by_method.values()})
     seeds = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
-    text = f"Lines: mean over {seeds} seeds; bands: smallest to largest seed. Vertical axes do not start at 0."
-    lines = ["A single seed. Vertical axes do not start at 0." if sizes == [1] else text]
+    text = f"Lines: mean over {seeds} seeds; bands: smallest to largest seed. Vertical axes need not start at 0."
+    lines = ["A single seed. Vertical axes need not start at 0." if sizes == [1] else text]
     for (dataset, noise), by_method in cells.items():
         absent = []
         for method, group in by_method.items():

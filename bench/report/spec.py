@@ -43,7 +43,10 @@ DEFAULT_METRICS = ("test_acc", "worst_group_acc", "noise_auc")
 
 @dataclass(frozen=True)
 class Protocol:
-    """How the epoch of a reported value is chosen. `{k}` in the texts stands for the number of averaged epochs."""
+    """How the epoch of a reported value is chosen.
+
+    In the texts `{k}` stands for the number of averaged epochs and `{val}` for the kind of validation labels.
+    """
 
     label: str
     meaning: str
@@ -58,7 +61,7 @@ PROTOCOLS: dict[str, Protocol] = {
     ),
     "selected": Protocol(
         "selected",
-        "at the epoch with the highest accuracy on the validation split, whose labels are as noisy as in training",
+        "at the epoch with the highest accuracy on validation data ({val})",
     ),
 }
 DEFAULT_PROTOCOLS = ("last", "best_oracle", "selected")

@@ -71,7 +71,7 @@ def watchdog(job: Job) -> Iterator[None]:
             return
         with suppress(Exception):  # whatever fails here, the process must end; the driver knows the job
             frame = sys._current_frames().get(thread_id)
-            where = "".join(traceback.format_stack(frame, limit=-8)) if frame else None
+            where = "".join(traceback.format_stack(frame)[-8:]) if frame else None
             save_record(job, failed_record(job, reason(job), traceback=where))
         os._exit(EXIT_STATUS)
 

@@ -14,6 +14,7 @@ import os
 import secrets
 import shutil
 import socket
+import sys
 import tempfile
 import threading
 import time
@@ -49,7 +50,7 @@ ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_DEDUP_LOGS": "0",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # drops the paragraph that is printed for each dead worker
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # silences a warning; the device comes from the job
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # else Ctrl-C looks like success
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -117,6 +118,8 @@ class _Bridge:
         self.begun: dict[int, float] = {}
         self.died: dict[int, str] = {}
         self.error: BaseException | None = None
+        self.trials: Sequence[Any] = ()
+        self.killed: set[Any] = set()
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
         return object, ()  # Tune pickles its callbacks into files that nobody reads, and ships them to workers
@@ -146,6 +149,8 @@ class _Bridge:
 
     def failed(self, number: int, error: BaseException | None) -> None:
         """The trial ended without a result: its worker died, or Ray could not run it."""
+        if self.stopping:
+            return
         job = self.jobs[number]
         elapsed = time.monotonic() - self.begun.get(number, time.monotonic())
         if (record := written_since(job, self.before[number])) is not None:  # by its watchdog, or it died a moment later
@@ -154,6 +159,17 @@ class _Bridge:
             self._close(number, failed_record(job, time_limit_reason(job)))
         else:
             self.died[number] = _why(error)
+
+    def kill(self) -> None:
+        """End the running trials now; Tune would wait for their next report."""
+        import ray
+
+        for trial in self.trials:
+            actor = trial.temporary_state.ray_actor
+            if actor is not None and actor not in self.killed:
+                self.killed.add(actor)
+                with contextlib.suppress(Exception):
+                    ray.kill(actor)
 
     def give_up(self, number: int) -> None:
         why = self.died.get(number, "Ray ended the trial without saying why")
@@ -223,6 +239,11 @@ def _fit(bridge: _Bridge, marker: str, max_concurrent: int | None) -> None:
         return tune.PlacementGroupFactory([requests[config["job"]]])
 
     class Callback(tune.Callback):
+        def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+            bridge.trials = trials
+            if bridge.stopping:
+                bridge.kill()
+
         def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             with bridge.keep_error():
                 bridge.started(trial.config["job"])
@@ -264,6 +285,9 @@ def _fit(bridge: _Bridge, marker: str, max_concurrent: int | None) -> None:
     )
     try:
         tuner.fit()
+    except BaseException:  # Ctrl-C
+        bridge.kill()
+        raise
     finally:
         shutil.rmtree(scratch / name, ignore_errors=True)
         with contextlib.suppress(OSError):
@@ -286,7 +310,8 @@ def connected(address: str | None = None) -> Iterator[None]:
     """Ray with our settings: a fresh local cluster, or the one at `address`; left as it is where Ray runs already."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    if address is None and "RAY_AUTH_MODE" not in os.environ and "RAY_AUTH_TOKEN" not in os.environ:
+    unset = not {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(os.environ)
+    if address is None and unset and "ray" not in sys.modules:  # Ray reads them when it is imported
         # A token of our own: Ray would write one into the home directory, and fail where it cannot.
         os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
     import ray
@@ -347,7 +372,7 @@ def check_resources(jobs: Sequence[Job]) -> None:
             asked = " and ".join(f"{amount:g} {kind}" for kind, amount in request.items())
             raise ResourceError(
                 f"{job.label} asks for {asked}, but the largest machine of the cluster has {largest['CPU']:g} CPU and "
-                f"{largest['GPU']:g} GPU. Lower resources.cpus or resources.gpus in the suite, or give the address of a "
+                f"{largest['GPU']:g} GPU. Lower resources.cpu or resources.gpu in the suite, or give the address of a "
                 "larger cluster."
             )
 
