@@ -139,10 +139,10 @@ def _last_k(block: Block) -> str:
 def _validation(block: Block) -> str:
     """Whose labels chose the epoch: `data.validation` of the records, by data set."""
     kinds: dict[str, list[str]] = {}
-    for record in block.records:
-        kind, name = _at(record, "data", "validation"), _at(record, "cell", "dataset", "name")
+    for outcome in (outcome for group in block.outcomes.values() for outcome in group):
+        kind, name = _at(outcome.record, "data", "validation"), outcome.entry["dataset"]
         if kind and name not in kinds.setdefault(kind, []):
-            kinds[kind].append(str(name))
+            kinds[kind].append(name)
     return "; ".join(f"{', '.join(names)}: {kind}" for kind, names in kinds.items()) or "kind not recorded"
 
 
