@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.records import RecordError, load_record, record_path, write_atomic
 from bench.records import load_records as _load_folder
-from bench.records import write_atomic
 
 if TYPE_CHECKING:
     from bench.plan import Entry, Overrides, Plan, Scan
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 RESULTS = "results"
 MANIFEST = "plan.json"
 WORK = ".work"
+_ENTRY_KEYS = {"id", "dataset", "noise", "method", "seed", "title", "needs", "networks", "skip"}
 TABLE_FILES = {"md": "table.md", "tex": "table.tex", "csv": "table.csv", "html": "table.html"}
 Say = Callable[[str], None]
 
@@ -65,9 +67,9 @@ def read_plan(suite: str | Path, overrides: Overrides | None = None) -> Plan:
 def run(
     suite: str | Path,
     *,
-    only: Mapping[str, Sequence[str]] | None = None,
+    only: Mapping[str, Any] | None = None,
     set: Mapping[str, Any] | None = None,
-    seeds: Sequence[int] | None = None,
+    seeds: Sequence[int] | int | None = None,
     results: str | Path = RESULTS,
     data: str | Path | None = None,
     executor: str = "ray",
@@ -85,29 +87,56 @@ def run(
     they are in the report's counts and exit code.
     """
     from bench.plan import Overrides, scan
+    from bench.suite import seed_list
 
     say = say or (lambda line: None)
-    overrides = Overrides(only or {}, set or {}, seeds)
+    overrides = Overrides(only or {}, set or {}, seed_list(seeds))
     plan = read_plan(suite, overrides)
     root = Path(results).resolve()
     folder = root / plan.suite.name
     _writable(folder)
+    _device_present(plan.suite, executor)
     entries = [entry.shown() for entry in plan.entries]
     before = scan(entries, folder)
     todo = _to_run(plan, before, force=force, retry_failed=retry_failed)
-    adopted = _adopt(todo, root, folder) if not force else []
+    adopted = frozenset() if force else _adopt(todo, root, folder, ("done",) if retry_failed else ("done", "diverged"))
     todo = [entry for entry in todo if entry.id not in adopted]
     _say_plan(plan, before, len(todo), len(adopted), say)
 
-    report = RunReport(plan.suite.name, folder, plan, before, ran=len(todo))
+    report = RunReport(plan.suite.name, folder, plan, before)
     if todo:
         _execute(plan, todo, folder, data, executor, address, tracking, force or retry_failed, report, say, interactive)
     report.scan = scan(entries, folder) if todo or adopted else before
     # The manifest and the table describe the whole suite, however little of it this call ran.
     whole = plan if not overrides.only else read_plan(suite, Overrides({}, overrides.set, overrides.seeds))
     suffix = f"-{overrides.digest()}" if overrides.digest() else ""
-    _write_reports(whole, folder, suffix, report, fresh=bool(todo or adopted))
+    try:
+        _write_reports(whole, folder, suffix, report, fresh=bool(todo or adopted))
+    except OSError as error:
+        raise EnvironmentProblem(f"cannot write the tables: {error}; records are safe, run the suite again") from error
     return report
+
+
+def sync(suite: str | Path, *, results: str | Path = RESULTS, tracking: str | None = None) -> tuple[int, int]:
+    """Complete the MLflow mirror of a suite from its records; returns (records added, records in all).
+
+    Raises `SuiteError`, `bench.records.RecordError`, and `EnvironmentProblem` where the store does not answer.
+    """
+    from bench.suite import load_suite
+    from bench.track import Mirror, TrackError, default_artifacts, default_uri
+
+    name = load_suite(Path(suite))[0].name
+    records = _load_folder(Path(results) / name)
+    try:
+        uri, place = (tracking, None) if tracking else (default_uri(Path(results)), default_artifacts(Path(results)))
+        mirror = Mirror.open(uri, name, place)
+        added = mirror.rebuild(records.values())
+    except TrackError as error:
+        raise EnvironmentProblem(str(error)) from error
+    if mirror.warning:
+        raise EnvironmentProblem(mirror.warning)
+    mirror.close()
+    return added, len(records)
 
 
 def load_records(folder: str | Path = RESULTS) -> dict[str, dict[str, Any]]:
@@ -140,32 +169,41 @@ def table(
     folder = Path(results).resolve() / parsed.name
     manifest = current_manifest(parsed, source, folder)
     found = scan(manifest["entries"], folder)
-    if found.corrupt:
-        raise EnvironmentProblem("\n".join(found.corrupt.values()))
+    for identity in found.corrupt:
+        load_record(record_path(folder, identity))  # raises: a table must not leave out what it cannot read
     return render(table_data(manifest, found.records, spec), spec, format)
 
 
 def current_manifest(parsed: Suite, source: Source, folder: Path) -> dict[str, Any]:
-    """What the suite wants: the manifest of its last run if that still fits the suite, else a new plan (imports torch)."""
+    """What the suite wants: the plan file of its last run if that still fits, else a new plan (imports torch)."""
     from bench.plan import PLAN_SCHEMA, make_plan
 
-    path = folder / MANIFEST
-    if path.exists():
-        try:
-            manifest = json.loads(path.read_bytes())
-        except ValueError:
-            manifest = {}
-        if manifest.get("schema") == PLAN_SCHEMA and manifest.get("sources") == _by_name(source.files):
-            return manifest
-    return _manifest(make_plan(parsed, source))
+    manifest = read_manifest(folder / MANIFEST)
+    if manifest and manifest.get("schema") == PLAN_SCHEMA and manifest.get("sources") == source.relative_files():
+        return manifest
+    return make_plan(parsed, source).manifest()
 
 
-def command_for(suite: str | Path, entry: Mapping[str, Any]) -> str:
-    """The command that runs one cell again, alone."""
-    import shlex
+def read_manifest(path: Path) -> dict[str, Any] | None:
+    """A plan file, or None where there is none that can be used: it can always be made anew."""
+    try:
+        manifest = json.loads(path.read_bytes())
+        return manifest if all(set(entry) >= _ENTRY_KEYS for entry in manifest["entries"]) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
-    only = [f"--only {axis}={shlex.quote(str(entry[axis]))}" for axis in ("dataset", "noise", "method", "seed")]
-    return f"bench run {shlex.quote(str(suite))} {' '.join(only)} --force"
+
+def command_for(suite: str | Path, entry: Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> str:
+    """The command that runs one cell again, alone. `overrides` are those of its plan: `set` and `seeds`."""
+    words = ["bench", "run", str(suite)]
+    for key, value in ((overrides or {}).get("set") or {}).items():
+        words += ["--set", f"{key}={json.dumps(value)}"]
+    if overrides and overrides.get("seeds"):
+        words += ["--seeds", ",".join(map(str, overrides["seeds"])) + ","]
+    for axis in ("dataset", "noise", "method", "seed"):
+        name = str(entry[axis])
+        words += ["--only", f'{axis}="{name}"' if "," in name else f"{axis}={name}"]
+    return shlex.join([*words, "--force"])
 
 
 # -- parts of run ------------------------------------------------------------------------------------------------------
@@ -182,12 +220,10 @@ def _to_run(plan: Plan, before: Scan, *, force: bool, retry_failed: bool) -> lis
     return list(chosen.values())
 
 
-def _adopt(todo: list[Entry], root: Path, folder: Path) -> list[str]:
+def _adopt(todo: list[Entry], root: Path, folder: Path, statuses: Sequence[str]) -> frozenset[str]:
     """Copy finished records of the same cells from other suites' folders; a cell is never run twice."""
-    from bench.records import RecordError, load_record, record_path
-
     if not todo:
-        return []
+        return frozenset()
     elsewhere = {path.stem: path for path in sorted(root.glob("*/*.json")) if path.parent != folder}
     adopted = []
     for entry in todo:
@@ -195,13 +231,13 @@ def _adopt(todo: list[Entry], root: Path, folder: Path) -> list[str]:
         if path is None:
             continue
         try:
-            usable = load_record(path)["status"] in ("done", "diverged")
+            usable = load_record(path)["status"] in statuses
         except RecordError:
             continue  # it will be run here; the corrupt file is reported by the suite that owns it
         if usable:
             write_atomic(record_path(folder, entry.id), path.read_bytes())
             adopted.append(entry.id)
-    return adopted
+    return frozenset(adopted)
 
 
 def _execute(
@@ -209,7 +245,7 @@ def _execute(
     tracking: str | None, replace: bool, report: RunReport, say: Say, interactive: bool,
 ) -> None:  # fmt: skip
     from bench.progress import make_listener
-    from bench.schedule import ResourceError, run_jobs
+    from bench.schedule import ResourceError, SaveError, run_jobs
 
     jobs = [_job(plan, entry, folder, data, executor, replace) for entry in todo]
     mirror = _open_mirror(tracking, folder, plan.suite.name, report, say)
@@ -222,11 +258,17 @@ def _execute(
             )  # fmt: skip
     except KeyboardInterrupt:
         report.interrupted = True
-    except ResourceError as error:
+    except (ResourceError, SaveError) as error:
         raise EnvironmentProblem(str(error)) from error
+    except ModuleNotFoundError as error:
+        if error.name != "ray":
+            raise
+        raise EnvironmentProblem("Ray is not installed: install it, or use --executor inline") from error
     finally:
+        report.ran = listener.finished_count
         report.warnings += listener.warnings
         if mirror is not None:
+            report.warnings += [mirror.warning] if mirror.warning else []
             mirror.close()
 
 
@@ -246,6 +288,7 @@ def _job(plan: Plan, entry: Entry, folder: Path, data: str | Path | None, execut
         time_limit=resources.time_limit,
         checkpoint_seconds=resources.checkpoint_seconds,
         threads=max(1, int(resources.cpu)),
+        noise_files=tuple(sorted(entry.noise_files.items())),
     )
     return Job(entry.cell, options, entry.label(), str(folder), cpus=resources.cpu, gpus=resources.gpu, replace=replace)
 
@@ -254,11 +297,12 @@ def _open_mirror(tracking: str | None, folder: Path, suite: str, report: RunRepo
     """The MLflow mirror, or None. A server that was asked for and does not answer is an environment problem."""
     if tracking == "none":
         return None
-    from bench.track import Mirror, TrackError
+    from bench.track import Mirror, TrackError, default_artifacts, default_uri
 
-    uri = tracking or f"sqlite:///{folder.parent / 'mlflow.db'}"
     try:
-        return Mirror.open(uri, suite, str(folder.parent / "mlartifacts") if tracking is None else None)
+        if tracking is None:
+            return Mirror.open(default_uri(folder.parent), suite, default_artifacts(folder.parent))
+        return Mirror.open(tracking, suite)
     except TrackError as error:
         if tracking is not None:
             raise EnvironmentProblem(str(error)) from error
@@ -275,14 +319,24 @@ def _writable(folder: Path) -> None:
             pass
     except OSError as error:
         raise EnvironmentProblem(
-            f"cannot write to the results folder {folder}: {error.strerror}; choose another with --results DIR or free it"
+            f"cannot write to the results folder {folder}: {error.strerror}; choose another with --results DIR"
         ) from error
+
+
+def _device_present(suite: Suite, executor: str) -> None:
+    """Without this every cell would fail and leave a record. Under Ray the cluster is asked, by the scheduler."""
+    if suite.resources.gpu > 0 and executor == "inline":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise EnvironmentProblem(f"{suite.name} asks for a GPU (resources.gpu), and torch sees none here")
 
 
 def _say_plan(plan: Plan, before: Scan, todo: int, adopted: int, say: Say) -> None:
     counts = before.counts()
     total = len(plan.entries)
-    parts = [f"{counts[state]} {state}" for state in ("done", "failed", "diverged", "skipped", "corrupt") if counts.get(state)]
+    states = ("done", "failed", "diverged", "skipped", "corrupt")
+    parts = [f"{counts[state]} {state}" for state in states if counts.get(state)]
     if adopted:
         parts.append(f"{adopted} taken from other suites")
     say(f"{plan.suite.name}: {total} cells; {', '.join(parts) + '; ' if parts else ''}{todo} to run")
@@ -302,15 +356,6 @@ def _skip_reasons(plan: Plan) -> dict[str, int]:
     return reasons
 
 
-def _by_name(files: Mapping[str, str]) -> dict[str, str]:
-    """Source files by bare name: a manifest must not depend on where the checkout lies."""
-    return {Path(name).name: digest for name, digest in files.items()}
-
-
-def _manifest(plan: Plan) -> dict[str, Any]:
-    return {**plan.manifest(), "sources": _by_name(plan.sources)}
-
-
 def manifest_text(manifest: Mapping[str, Any]) -> str:
     """One line per entry, so that a change of the plan reads well as a diff."""
     head = {key: value for key, value in manifest.items() if key != "entries"}
@@ -323,12 +368,15 @@ def _write_reports(whole: Plan, folder: Path, suffix: str, report: RunReport, fr
     from bench.report import render, render_suite, table_data
 
     spec = whole.suite.table_spec()
-    manifest = _manifest(whole)
+    manifest = whole.manifest()
     name = MANIFEST if not suffix else f"plan{suffix}.json"
     found = scan(manifest["entries"], folder)
-    report.text = render(table_data(manifest, found.records, spec), spec, "text")
+    # "Not run" would be wrong for a cell whose record cannot be read.
+    corrupt = {identity: {"status": "failed", "reason": "its record is corrupt"} for identity in found.corrupt}
+    records = found.records | corrupt
+    report.text = render(table_data(manifest, records, spec), spec, "text")
     _write_if_changed(folder / name, manifest_text(manifest))
-    texts = render_suite(manifest, found.records, spec)
+    texts = render_suite(manifest, records, spec)
     for fmt, text in texts.items():
         path = folder / TABLE_FILES[fmt].replace("table", f"table{suffix}")
         _write_if_changed(path, text)
@@ -337,7 +385,7 @@ def _write_reports(whole: Plan, folder: Path, suffix: str, report: RunReport, fr
     if fresh or not figure.with_suffix(".png").exists():
         from bench.report import accuracy_curves
 
-        report.files += accuracy_curves(found.records, manifest, figure)
+        report.files += accuracy_curves(records, manifest, figure)
     else:
         report.files.append(figure.with_suffix(".png"))
 

@@ -1,7 +1,7 @@
 """A cell: everything that decides one result, canonical and hashed (law 1).
 
-A cell is a plain dictionary with exactly the keys of `AXES`. Its id is a hash of the canonical JSON text; paths, devices,
-worker counts, labels and the names of recipes never enter.
+A cell is a plain dictionary with exactly the keys of `AXES`. Its id is a hash of the canonical JSON text; paths,
+devices, worker counts, labels and the names of recipes never enter.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -56,10 +57,12 @@ def guarded(command: Callable[..., int | None]) -> Callable[..., None]:
 def parse_only(values: tuple[str, ...]) -> dict[str, list[str]]:
     result: dict[str, list[str]] = {}
     for value in values:
-        axis, equals, names = value.partition("=")
-        if not equals or not names:
+        axis, _, text = value.partition("=")
+        # a comma inside of brackets or quotes belongs to the name: symmetric@0.5 (touched=coin, own_class=False)
+        names = [name.strip().strip('"') for name in re.findall(r'(?:"[^"]*"|\([^)]*\)|[^,])+', text)]
+        if not any(names):
             raise click.BadParameter(f"{value!r} is not AXIS=VALUE[,VALUE..]; for example --only method=erm,elr", param_hint="--only")
-        result.setdefault(axis, []).extend(name.strip() for name in names.split(","))
+        result.setdefault(axis.strip(), []).extend(name for name in names if name)
     return result
 
 
@@ -82,13 +85,17 @@ def parse_seeds(value: str | None) -> list[int] | None:
     """`3` is the seeds 0, 1, 2; `3,` is the seed 3; `0,4,7` are these."""
     if value is None:
         return None
+    from bench.suite import seed_list
+
     try:
         numbers = [int(part) for part in value.split(",") if part.strip()]
-    except ValueError:
-        numbers = []
-    if not numbers or min(numbers) < 0 or (("," not in value) and numbers[0] < 1):
-        raise click.BadParameter(f"{value!r} is neither a number of seeds nor a list such as 0,4,7", param_hint="--seeds")
-    return numbers if "," in value else list(range(numbers[0]))
+        seeds = seed_list(numbers if "," in value else numbers[0])
+        if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
+            raise ValueError
+    except (ValueError, IndexError):
+        message = f"{value!r} is neither a number of seeds nor a list of different seeds such as 0,4,7"
+        raise click.BadParameter(message, param_hint="--seeds") from None
+    return seeds
 
 
 def selection(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -144,8 +151,15 @@ def run(suites: tuple[str, ...], only: tuple[str, ...], set_: tuple[str, ...], s
     bench run suites/quickstart.yaml --only method=erm,elr --only noise=symmetric@0.5
     bench run suites/quickstart.yaml --set training.epochs=5 --seeds 1
     """
+    from bench.api import read_plan
     from bench.api import run as run_suite
+    from bench.plan import Overrides
 
+    if options["address"] and options["executor"] == "inline":
+        raise click.UsageError("--address names a Ray cluster, which --executor inline does not use")
+    if len(suites) > 1:  # a fault in the last one must not show after hours
+        for suite in suites:
+            read_plan(suite, Overrides(parse_only(only), parse_set(set_), parse_seeds(seeds)))
     interactive = sys.stdout.isatty() and not as_json
     code, summaries = 0, []
     for suite in suites:
@@ -173,6 +187,8 @@ def _summary(suite: str, report: Any) -> dict[str, Any]:
 
 
 def _print_report(suite: str, report: Any, options: dict[str, Any]) -> None:
+    from bench.records import first_line
+
     click.echo("\n" + report.text)
     for warning in report.warnings[:20]:
         click.echo(f"warning: {warning}")
@@ -181,8 +197,7 @@ def _print_report(suite: str, report: Any, options: dict[str, Any]) -> None:
     for entry in report.plan.entries:
         record = report.scan.records.get(entry.id)
         if record and record["status"] in ("failed", "diverged"):
-            reason = str(record["reason"]).splitlines()[0][:200]
-            click.echo(f"{record['status']}: {entry.label()}: {reason}  (bench show {entry.id})")
+            click.echo(f"{record['status']}: {entry.label()}: {first_line(record['reason'], 200)}  (bench show {entry.id})")
     for message in report.scan.corrupt.values():
         click.echo(f"error: {message}")
     for path in report.files:
@@ -194,8 +209,10 @@ def _print_report(suite: str, report: Any, options: dict[str, Any]) -> None:
     click.echo(f"{report.suite}: {counts}" + (f"; ran {report.ran} now" if not report.interrupted else "; interrupted"))
     if report.interrupted:
         click.echo(f"interrupted: finished cells are safe; continue with: bench run {suite}")
-    elif report.exit_code:
+    elif {"failed", "diverged"} & set(report.counts):
         click.echo(f"not all cells are done; `bench show CELL` shows why, `bench run {suite} --retry-failed` tries again")
+    elif "missing" in report.counts:
+        click.echo(f"not all cells are done; continue with: bench run {suite}")
 
 
 def _relative(path: Path) -> str:
@@ -272,16 +289,28 @@ def table(suite: str, fmt: str, protocol: str | None, output: str | None, result
     """
     from bench.api import EnvironmentProblem
     from bench.api import table as make_table
-    from bench.records import write_atomic
 
     text = make_table(suite, format=fmt, protocol=protocol, results=results)
     if output is None:
         click.echo(text, nl=not text.endswith("\n"))
         return
     try:
-        write_atomic(Path(output), text.encode())
+        Path(output).write_bytes(text.encode())
     except OSError as error:
         raise EnvironmentProblem(f"cannot write {output}: {error.strerror}") from error
+
+
+@main.command()
+@click.argument("suite", metavar="SUITE")
+@click.option("--results", default="results", show_default=True, metavar="DIR")
+@click.option("--tracking", metavar="URI", help="MLflow server or database; default: SQLite in the results folder.")
+@guarded
+def sync(suite: str, results: str, tracking: str | None) -> None:
+    """Complete the MLflow mirror of a suite from its records, after a server was away or on a fresh clone."""
+    from bench.api import sync as synchronise
+
+    added, count = synchronise(suite, results=results, tracking=tracking)
+    click.echo(f"{added} of {count} records added to the mirror")
 
 
 @main.command()

@@ -9,9 +9,9 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.api import MANIFEST, current_manifest, read_plan
+from bench.api import command_for, current_manifest, read_manifest, read_plan
 from bench.fields import FieldError
-from bench.records import load_record
+from bench.records import first_line, load_record, record_files
 from bench.suite import load_suite
 
 if TYPE_CHECKING:
@@ -35,7 +35,8 @@ def plan_json(suite: str, overrides: Overrides, results: Path) -> dict[str, Any]
         {**entry.shown(), "state": found.states[entry.id], "cell": entry.cell, "origins": entry.origins, "code": code}
         for entry, code in zip(plan.entries, _code_states(plan.entries, found.records), strict=True)
     ]
-    return {"suite": plan.suite.name, "counts": found.counts(), "notes": plan.notes, "corrupt": found.corrupt, "cells": cells}
+    head = {"suite": plan.suite.name, "counts": found.counts(), "notes": plan.notes, "corrupt": found.corrupt}
+    return {**head, "cells": cells}
 
 
 def plan_text(suite: str, overrides: Overrides, results: Path, *, values: bool) -> str:
@@ -50,7 +51,8 @@ def plan_text(suite: str, overrides: Overrides, results: Path, *, values: bool) 
         lines.append((dataset, noise, method, cells[0]["id"], states, _remarks(cells[0])))
     text = columns(lines, ("data set", "noise", "method", "first cell", "seeds", "remarks"))
     total = ", ".join(f"{count} {state}" for state, count in facts["counts"].items())
-    notes = [f"note: {note}" for note in facts["notes"]] + [f"error: {message}" for message in facts["corrupt"].values()]
+    notes = [f"note: {note}" for note in facts["notes"]]
+    notes += [f"error: {message}" for message in facts["corrupt"].values()]
     if any(cell["code"] == "changed" for cell in facts["cells"]):
         notes.append("* the code of the method has changed since this record was made; --force runs it again")
     blocks = [text, *notes, f"{facts['suite']}: {len(facts['cells'])} cells: {total}"]
@@ -67,13 +69,16 @@ def _remarks(cell: dict[str, Any]) -> str:
 
 
 def _values_text(key: tuple[str, str, str], cell: dict[str, Any]) -> str:
-    sections = {"params": cell["cell"]["method"]["params"], "training": cell["cell"]["training"], "protocol": cell["cell"]["protocol"]}
+    resolved = cell["cell"]
+    sections = {
+        "params": resolved["method"]["params"], "training": resolved["training"], "protocol": resolved["protocol"],
+    }  # fmt: skip
     rows = [
-        (f"  {section}.{name}", _short(value), cell["origins"].get(f"{section}.{name}", ""))
+        (f"{section}.{name}", _short(value), cell["origins"].get(f"{section}.{name}", ""))
         for section, fields in sections.items()
         for name, value in fields.items()
     ]
-    return "\n" + " / ".join(key) + "\n" + columns(rows, ("  value", "", "from"))
+    return "\n" + " / ".join(key) + "\n" + columns(rows, ("value", "", "from"))
 
 
 def _short(value: Any) -> str:
@@ -97,7 +102,7 @@ def _code_states(entries: Sequence[Any], records: dict[str, Any]) -> list[str]:
     return states
 
 
-# -- status and show -----------------------------------------------------------------------------------------------------
+# -- status and show ---------------------------------------------------------------------------------------------------
 def status_json(suite: str, results: Path) -> dict[str, Any]:
     """Counts per state, and what is not done with its reason; reads the manifest and the records only."""
     from bench.plan import scan
@@ -121,12 +126,17 @@ def status_text(found: dict[str, Any]) -> str:
     lines = [f"{state:<9} {count}" for state, count in sorted(found["counts"].items())]
     shown = [cell for cell in found["open"] if cell["state"] != "missing"]
     for cell in shown[:20]:
-        reason = str(cell["reason"]).splitlines()[0][:160]
-        lines.append(f"  {cell['state']} {cell['id']} {cell['dataset']} {cell['noise']} {cell['method']} seed {cell['seed']}: {reason}")
+        reason = first_line(cell["reason"], 160)
+        label = f"{cell['dataset']} {cell['noise']} {cell['method']} seed {cell['seed']}"
+        lines.append(f"  {cell['state']} {cell['id']} {label}: {reason}")
     if len(shown) > 20:
         lines.append(f"  and {len(shown) - 20} more; --json lists all")
-    next_step = "bench table" if set(found["counts"]) <= {"done", "skipped"} else "bench run"
-    return "\n".join([*lines, f"{found['suite']}: next: {next_step} {found['file']}"])
+    next_step = f"bench table {found['file']}"
+    if "missing" in found["counts"]:
+        next_step = f"bench run {found['file']}"
+    elif {"failed", "diverged"} & set(found["counts"]):
+        next_step = f"bench run {found['file']} --retry-failed"
+    return "\n".join([*lines, f"{found['suite']}: next: {next_step}"])
 
 
 def find_record(cell: str, results: Path) -> tuple[Path, dict[str, Any]]:
@@ -134,17 +144,20 @@ def find_record(cell: str, results: Path) -> tuple[Path, dict[str, Any]]:
     name = cell.lower()
     if not name or any(c not in "0123456789abcdef" for c in name):
         raise FieldError("cell", f"{cell!r} is not a cell id", "`bench plan SUITE` prints the ids")
-    found = sorted(path for path in results.glob(f"*/{name}*.json"))
+    folders = sorted(path for path in results.glob("*") if path.is_dir())
+    found = [path for folder in folders for path in record_files(folder) if path.name.startswith(name)]
     identities = {path.stem for path in found}
     if len(identities) != 1:
         what = "no record" if not found else f"{len(identities)} records"
-        raise FieldError("cell", f"{what} in {results} whose id begins with {cell!r}", "`bench plan SUITE` prints ids and states")
+        hint = "`bench plan SUITE` prints ids and states"
+        raise FieldError("cell", f"{what} in {results} whose id begins with {cell!r}", hint)
     return found[0], load_record(found[0])
 
 
 def show_text(path: Path, record: dict[str, Any]) -> str:
     cell = record["cell"]
-    lines = [f"cell {record['id']}  {record['status']}" + (f": {record['reason']}" if record["reason"] else ""), f"file {path}"]
+    reason = f": {record['reason']}" if record["reason"] else ""
+    lines = [f"cell {record['id']}  {record['status']}{reason}", f"file {path}"]
     for axis, value in cell.items():
         lines.append(f"{axis:<9} " + (_flat(value) if isinstance(value, dict) else str(value)))
     for title in ("noise", "data", "cost", "provenance"):
@@ -156,22 +169,21 @@ def show_text(path: Path, record: dict[str, Any]) -> str:
     lines += [f"warning: {warning}" for warning in record["warnings"]]
     if record.get("traceback"):
         lines += ["", record["traceback"].rstrip()]
-    entry = _manifest_entry(path)
-    if entry is not None:
-        suite = record["suite"]
-        only = " ".join(f"--only '{axis}={entry[axis]}'" for axis in ("dataset", "noise", "method", "seed"))
-        lines.append(f"run it again: bench run suites/{suite}.yaml {only} --force")
-    return "\n".join(lines)
+    command = _command(path)
+    return "\n".join([*lines, f"run it again: {command}"] if command else lines)
 
 
-def _manifest_entry(path: Path) -> dict[str, Any] | None:
-    import json
-
-    try:
-        manifest = json.loads((path.parent / MANIFEST).read_bytes())
-    except (OSError, ValueError):
-        return None
-    return next((entry for entry in manifest.get("entries", []) if entry["id"] == path.stem), None)
+def _command(path: Path) -> str | None:
+    """The command that makes this record, if a plan beside it wants the cell and its suite file is found."""
+    for plan in sorted(path.parent.glob("plan*.json")):
+        manifest = read_manifest(plan) or {"entries": []}
+        for entry in manifest["entries"]:
+            if entry["id"] == path.stem:
+                name = list(manifest.get("sources") or [f"{path.parent.name}.yaml"])[-1]  # includes stand before it
+                known = [Path(name), *sorted(Path("suites").rglob(name))]
+                suite = next((file for file in known if file.is_file()), known[-1])
+                return command_for(suite, entry, manifest.get("overrides"))
+    return None
 
 
 def _flat(value: dict[str, Any]) -> str:
@@ -182,7 +194,7 @@ def _flat_value(value: Any) -> str:
     return "{" + _flat(value) + "}" if isinstance(value, dict) else _short(value)
 
 
-# -- ls --------------------------------------------------------------------------------------------------------------------
+# -- ls ----------------------------------------------------------------------------------------------------------------
 def listing(what: str) -> list[dict[str, Any]]:
     """What there is of a kind, one dictionary each."""
     if what == "methods":
@@ -199,14 +211,17 @@ def listing(what: str) -> list[dict[str, Any]]:
         from bench.data import datasets
 
         return [
-            {"slug": slug, "classes": cls.num_classes, "groups": cls.grouped, "embedded": cls.embedded, "what": cls.summary}
+            {
+                "slug": slug, "classes": cls.num_classes, "groups": cls.grouped, "embedded": cls.embedded,
+                "what": cls.summary,
+            }
             for slug, cls in datasets().items()
-        ]
+        ]  # fmt: skip
     if what == "noises":
         from bench.noise import noises
 
         return [
-            {"slug": slug, "fields": ", ".join(f"{f.name}={_short(f.default)}" for f in cls.fields().values()), "what": cls.summary}
+            {"slug": slug, "fields": _fields_text(cls), "what": cls.summary}
             for slug, cls in noises().items()
         ]
     if what == "models":
@@ -216,18 +231,24 @@ def listing(what: str) -> list[dict[str, Any]]:
     return _suites()
 
 
+def _fields_text(cls: Any) -> str:
+    return ", ".join(f"{field.name}={_short(field.default)}" for field in cls.fields().values())
+
+
 def _suites() -> list[dict[str, Any]]:
     from bench.yaml_source import SuiteError
 
     folder = Path("suites") if Path("suites").is_dir() else Path(__file__).resolve().parent.parent / "suites"
-    rows = []
+    titles: dict[Path, str] = {}
+    included: set[Path] = set()
     for path in sorted(folder.rglob("*.yaml")):
         try:
-            title = load_suite(path)[0].title
+            suite, source = load_suite(path)
+            titles[path] = suite.title
+            included |= {Path(name).resolve() for name in source.files} - {path.resolve()}
         except SuiteError as error:
-            title = f"error: {error.problems[0]}"
-        rows.append({"file": str(path), "title": title})
-    return rows
+            titles[path] = f"error: {error.problems[0]}"
+    return [{"file": str(path), "title": title} for path, title in titles.items() if path.resolve() not in included]
 
 
 def listing_text(rows: list[dict[str, Any]]) -> str:
@@ -237,7 +258,7 @@ def listing_text(rows: list[dict[str, Any]]) -> str:
     return columns(shown, list(rows[0]))
 
 
-# -- doctor ----------------------------------------------------------------------------------------------------------------
+# -- doctor ------------------------------------------------------------------------------------------------------------
 _PACKAGES = {
     "torch": True, "numpy": True, "pydantic": True, "yaml": True, "sklearn": True, "matplotlib": True, "tabulate": True,
     "ray": False, "mlflow": False, "faiss": False, "torchvision": False,
@@ -261,11 +282,15 @@ def doctor(results: Path) -> list[dict[str, Any]]:
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         names = ", ".join(torch.cuda.get_device_name(i) for i in range(count)) or "none"
         findings.append(_finding("GPU", count > 0, False, names))
-    findings.append(_finding("CPU cores", True, True, str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())))
-    place = results if results.exists() else results.resolve().parent
-    findings.append(_finding("results folder", os.access(place, os.W_OK), True, f"{results} ({'writable' if os.access(place, os.W_OK) else 'NOT writable'})"))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    findings.append(_finding("CPU cores", True, True, str(cores)))
+    place = next(path for path in (results.resolve(), *results.resolve().parents) if path.exists())
+    writable = place.is_dir() and os.access(place, os.W_OK)
+    shown = f"{results} ({'writable' if writable else 'NOT writable'})"
+    findings.append(_finding("results folder", writable, True, shown))
     data = os.environ.get("BENCH_DATA")
-    findings.append(_finding("data folder", data is None or Path(data).is_dir(), False, data or "BENCH_DATA not set; embedded data sets only"))
+    shown = data or "BENCH_DATA not set; embedded data sets only"
+    findings.append(_finding("data folder", data is None or Path(data).is_dir(), False, shown))
     return findings
 
 

@@ -1,6 +1,6 @@
 """Typed, validated hyper-parameters as plain annotated class attributes.
 
-Methods, noises, data sets, backbones, training settings and the protocol all say what can be set about them in the same way::
+Methods, noises, data sets, backbones, training settings and the protocol say in one way what can be set about them::
 
     class GCE(LossMethod):
         q: Annotated[float, Range(gt=0, le=1)] = 0.7
@@ -12,6 +12,7 @@ ranges. Nothing here needs pydantic: the training core runs on machines that hav
 from __future__ import annotations
 
 import difflib
+import inspect
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -78,8 +79,8 @@ def nearest(name: str, choices: Iterable[str], *, show_all: int = 12) -> str:
 class Configurable:
     """Base of everything that has settable fields. The constructor validates and stores them, nothing else.
 
-    `neutral` lists fields that were added after the first release with the value that leaves results as they were; a cell
-    omits such a field at that value, so that its identity does not move when the field is introduced.
+    `neutral` lists fields that were added after the first release with the value that leaves results as they were; a
+    cell omits such a field at that value, so that its identity does not move when the field is introduced.
     """
 
     neutral: ClassVar[Mapping[str, Any]] = {}
@@ -95,22 +96,30 @@ class Configurable:
         if cached is not None:
             return cached
         found: dict[str, Field] = {}
-        hints = typing.get_type_hints(cls, include_extras=True)
+        try:
+            hints = typing.get_type_hints(cls, include_extras=True)
+        except NameError as error:
+            message = f"an annotation of {cls.__name__} cannot be evaluated: {error}"
+            hint = "import the name at run time; what is not a field has no annotation or begins with an underscore"
+            raise FieldError("annotations", message, hint) from None
         for base in reversed(cls.__mro__):
-            for name in base.__dict__.get("__annotations__", {}):
+            for name in inspect.get_annotations(base):
                 if name.startswith("_") or get_origin(hints[name]) is ClassVar or not hasattr(cls, name):
                     continue
                 annotation, bounds = hints[name], None
                 if get_origin(annotation) is typing.Annotated:
                     annotation, *extras = get_args(annotation)
                     bounds = next((e for e in extras if isinstance(e, Range)), None)
+                if not _supported(annotation):
+                    message = f"{cls.__name__}.{name} has the type {_type_name(annotation)}, which a field cannot have"
+                    raise FieldError(name, message, "bool, int, float, str, Literal, tuple[X, ...], X | None")
                 found[name] = Field(name, annotation, getattr(cls, name), bounds)
         cls._fields_cache = found  # type: ignore[attr-defined]
         return found
 
     @classmethod
     def resolve(cls, params: Mapping[str, Any]) -> dict[str, Any]:
-        """Defaults overridden by `params`, all checked and converted. Raises `FieldError` on an unknown or illegal one."""
+        """Defaults overridden by `params`, checked and converted. Raises `FieldError` on an unknown or illegal one."""
         fields = cls.fields()
         for name in params:
             if name not in fields:
@@ -133,12 +142,12 @@ def convert(field: Field, value: Any) -> Any:
     """`value` as the field's type; raises `FieldError` naming the field when it does not fit."""
     try:
         result = _convert(field.type, value)
-    except (TypeError, ValueError):
-        raise FieldError(field.name, f"{value!r} is not a valid value", f"expected {field.type_name}") from None
+    except (TypeError, ValueError, OverflowError):
+        raise FieldError(field.name, f"{_brief(value)} is not a valid value", f"expected {field.type_name}") from None
     if field.range is not None:
         for number in result if isinstance(result, tuple) else (result,):
             if number is not None and not field.range.contains(number):
-                raise FieldError(field.name, f"{value!r} is out of range", f"must be {field.range}")
+                raise FieldError(field.name, f"{_brief(value)} is out of range", f"must be {field.range}")
     return result
 
 
@@ -159,7 +168,7 @@ def _convert(wanted: Any, value: Any) -> Any:
             return value
         raise ValueError(value)
     if origin is tuple:
-        if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+        if not isinstance(value, (list, tuple)):
             raise TypeError(value)
         return tuple(_convert(get_args(wanted)[0], item) for item in value)
     if wanted is bool:
@@ -176,12 +185,24 @@ def _convert(wanted: Any, value: Any) -> Any:
         number = float(value)  # also "1e-4", which YAML 1.1 reads as text
         if number != number or number in (float("inf"), float("-inf")):
             raise ValueError(value)
-        return number
+        return number + 0.0  # -0.0 is 0.0, also in a cell's identity
     if wanted is str:
         if not isinstance(value, str):
             raise TypeError(value)
         return value
     raise TypeError(f"fields of type {wanted!r} are not supported")
+
+
+def _brief(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:60]}... ({len(text)} characters)"
+
+
+def _supported(wanted: Any) -> bool:
+    origin, inner = get_origin(wanted), get_args(wanted)
+    if origin in (types.UnionType, typing.Union):
+        return all(option is type(None) or _supported(option) for option in inner)
+    return origin is Literal or (origin is tuple and _supported(inner[0])) or wanted in (bool, int, float, str)
 
 
 def _type_name(wanted: Any) -> str:

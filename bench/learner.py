@@ -38,9 +38,9 @@ class Training(Configurable):
     restart_every: Annotated[int, Range(ge=1)] = 10
     decay_from: Annotated[int, Range(ge=0)] = 0
     #: Adam's beta1 once a linear schedule has begun to decay (Co-teaching's plan uses 0.1); null keeps it
-    beta1_after_decay: Annotated[float, Range(ge=0, lt=1)] | None = None
+    beta1_after_decay: Annotated[float | None, Range(ge=0, lt=1)] = None
     lr_warmup_epochs: Annotated[int, Range(ge=0)] = 0
-    clip_norm: Annotated[float, Range(gt=0)] | None = None
+    clip_norm: Annotated[float | None, Range(gt=0)] = None
     #: weak view: zero-padded random crop, and a flip where the data set's labels allow it; none: the weak view is the
     #: plain image, and the strong view is RandAugment and cutout without the crop
     augment: Literal["crop-flip", "none"] = "crop-flip"
@@ -111,7 +111,8 @@ class Learner:
 
     def features(self, images: Tensor) -> Tensor:
         """Pooled penultimate features [N, D] in evaluation mode without gradient, in chunks."""
-        return self._evaluate(self.network.features, images)
+        features: Any = self.network.features
+        return self._evaluate(features, images)
 
     def step(self, loss: Tensor) -> None:
         """One update on a scalar loss. The loss goes to the epoch's log without waiting for the device."""
@@ -129,6 +130,7 @@ class Learner:
 
     def start_epoch(self, epoch: int) -> None:
         """Set the learning rate (and Adam's beta1) of this epoch; called by the harness."""
+        self._since_step = 0  # passes of the last epoch that no step followed; a resumed run does not know of them
         for group in self.optimizer.param_groups:
             group["lr"] = self.training.lr_at(epoch)
             beta1 = self.training.beta1_at(epoch)

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from bench.records import first_line
 from bench.schedule import Adopted, Job, Listener
 
 Say = Callable[[str], None]
@@ -21,7 +22,7 @@ def headline(record: dict[str, Any]) -> str:
             text += f", worst group {100 * metrics['worst_group_acc_last']:.1f} %"
         seconds = sum(record["cost"][name] for name in ("setup_seconds", "train_seconds", "eval_seconds"))
         return f"{text}  {seconds:.1f} s"
-    return str(record["reason"]).splitlines()[0][:300]
+    return first_line(record["reason"], 300)
 
 
 class Progress(Listener):
@@ -66,7 +67,7 @@ class Progress(Listener):
         for warning in record["warnings"]:
             self.warnings.append(f"{job.label}: {warning}")
         if self.mirror is not None:
-            self.mirror.log(record)
+            self.mirror.log(record, job.label)
 
     def lost(self, job: Job, reason: str) -> None:
         self.running.discard(job.id)

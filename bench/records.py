@@ -6,6 +6,7 @@ carries a checksum of its own content; the loader refuses a file whose content d
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -29,7 +30,7 @@ class RecordError(Exception):
         self.path = path
         super().__init__(
             f"corrupt record {path}: {fault}. Restore the file from version control or a backup, or delete it and "
-            "run the suite again: only this cell will be run."
+            "run the suite again: only this cell will be run (`bench run --force` replaces it)."
         )
 
 
@@ -52,11 +53,12 @@ def write_atomic(path: Path, data: bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    with contextlib.suppress(OSError):  # the file is complete; some file systems cannot flush a folder
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def record_path(folder: Path, identity: str) -> Path:
@@ -74,7 +76,7 @@ def write_record(folder: Path, record: Mapping[str, Any]) -> Path:
     """Write `record` into the suite's folder. Raises `ValueError` for an incomplete record, `OSError` if it cannot."""
     missing = [key for key in _KEYS if key not in record]
     if missing or record["status"] not in STATUSES or record["id"] != cell_id(record["cell"]):
-        raise ValueError(f"not a valid record: missing {missing}, status {record.get('status')!r}, id {record.get('id')!r}")
+        raise ValueError(f"not a valid record: missing {missing}, status {record.get('status')!r}")
     path = record_path(folder, record["id"])
     write_atomic(path, dumps(record).encode())
     return path
@@ -85,22 +87,30 @@ def load_record(path: Path) -> dict[str, Any]:
     path = Path(path)
     try:
         record = json.loads(path.read_bytes())
-    except (ValueError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise RecordError(path, f"cannot be read ({error.strerror})") from None
+    except (ValueError, RecursionError) as error:
         raise RecordError(path, f"not JSON ({error})") from None
     if not isinstance(record, dict):
         raise RecordError(path, "not a JSON object")
     if record.get("schema") != SCHEMA:
-        raise RecordError(path, f"schema {record.get('schema')!r}, this version reads {SCHEMA}")
+        raise RecordError(path, f"it has schema {record.get('schema')!r}, this version of bench reads {SCHEMA}")
     missing = [key for key in _KEYS if key not in record]
     if missing:
         raise RecordError(path, f"keys missing: {', '.join(missing)}")
-    if record.get("checksum") != checksum(record):
+    try:
+        matches = record.get("checksum") == checksum(record)
+    except ValueError:  # NaN, which no record holds
+        matches = False
+    if not matches:
         raise RecordError(path, "its checksum does not match its content (edited by hand, or damaged)")
     if record["id"] != path.stem:
         raise RecordError(path, f"it holds the record of cell {record['id']}")
+    if record["status"] not in STATUSES:
+        raise RecordError(path, f"unknown status {record['status']!r}")
     try:
         identity = cell_id(record["cell"])
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise RecordError(path, str(error)) from None
     if identity != record["id"]:
         raise RecordError(path, f"its cell hashes to {identity}")
@@ -112,11 +122,13 @@ def record_files(folder: Path) -> list[Path]:
     folder = Path(folder)
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.glob("*.json") if len(path.name) == _NAME_LENGTH and _is_hex(path.stem))
+    names = (name for name in os.listdir(folder) if len(name) == _NAME_LENGTH and name.endswith(".json"))
+    return [folder / name for name in sorted(names) if _is_hex(name[: -len(".json")])]
 
 
 def load_records(folder: Path, identities: Iterable[str] | None = None) -> dict[str, dict[str, Any]]:
-    """Records by id: of the whole folder, or those of `identities` that exist. Raises `RecordError` on a corrupt one."""
+    """Records by id: of the whole folder, or those of `identities` that exist. Raises `RecordError` on a corrupt one.
+    """
     if identities is None:
         paths: Iterable[Path] = record_files(folder)
     else:
@@ -124,10 +136,9 @@ def load_records(folder: Path, identities: Iterable[str] | None = None) -> dict[
     return {path.stem: load_record(path) for path in paths}
 
 
-def find_elsewhere(results: Path, suite: str, identity: str) -> Path | None:
-    """The record of this cell in the folder of another suite, if some suite has already run it."""
-    found = sorted(path for path in Path(results).glob(f"*/{identity}.json") if path.parent.name != suite)
-    return found[0] if found else None
+def first_line(reason: Any, width: int) -> str:
+    """As much of a record's reason as fits into one line of a list."""
+    return next(iter(str(reason).splitlines()), "")[:width]
 
 
 def _is_hex(text: str) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 from bench.fields import FieldError, nearest
 
 
-def classes_in(module: ModuleType, base: type) -> dict[str, type]:
+def classes_in(module: ModuleType, base: type) -> dict[str, Any]:
     """Subclasses of `base` that this module itself defines and that carry a slug of their own."""
     found = {}
     for value in vars(module).values():
@@ -25,7 +25,7 @@ def classes_in(module: ModuleType, base: type) -> dict[str, type]:
 def discover(package_name: str, base: type) -> dict[str, Any]:
     """Classes by slug from every file of a package whose name does not begin with an underscore, sorted by slug."""
     package = importlib.import_module(package_name)
-    found: dict[str, type] = {}
+    found: dict[str, Any] = {}
     for info in pkgutil.iter_modules(package.__path__):
         if info.name.startswith("_") or info.ispkg:
             continue

@@ -13,10 +13,20 @@ from bench.yaml_source import Path_, Problem, Source, SuiteError, read
 
 #: cell fields that `where`, `exclude` and `--only` can match on
 MATCH_KEYS = ("dataset", "noise", "rate", "method", "seed", "model")
+MAX_SEEDS = 10_000
 
 
 def _as_list(value: Any) -> Any:
     return value if isinstance(value, list) else [value]
+
+
+def seed_list(value: Any) -> Any:
+    """A number N is the first N seeds, 0 to N-1: in a suite, on the command line, from Python."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        if not 1 <= value <= MAX_SEEDS:
+            raise ValueError(f"a number of seeds is 1 to {MAX_SEEDS}; the seed {value} alone is [{value}]")
+        return list(range(value))
+    return list(value) if isinstance(value, (tuple, range)) else value
 
 
 def _method(value: Any) -> Any:
@@ -65,9 +75,11 @@ class Resources(_Strict):
 
 
 Noises = Annotated[list[str | dict[str, Any]], BeforeValidator(_as_list), Field(min_length=1)]
-Datasets = Annotated[list[Annotated[dict[str, Any], BeforeValidator(_named)]], BeforeValidator(_as_list), Field(min_length=1)]
-Methods = Annotated[list[Annotated[MethodEntry, BeforeValidator(_method)]], BeforeValidator(_as_list), Field(min_length=1)]
-Seeds = Annotated[list[Annotated[int, Field(ge=0, strict=True)]], BeforeValidator(_as_list), Field(min_length=1)]
+Named = Annotated[dict[str, Any], BeforeValidator(_named)]
+Datasets = Annotated[list[Named], BeforeValidator(_as_list), Field(min_length=1)]
+Row = Annotated[MethodEntry, BeforeValidator(_method)]
+Methods = Annotated[list[Row], BeforeValidator(_as_list), Field(min_length=1)]
+Seeds = Annotated[list[Annotated[int, Field(ge=0, strict=True)]], BeforeValidator(seed_list), Field(min_length=1)]
 
 
 class Grid(_Strict):
@@ -77,7 +89,7 @@ class Grid(_Strict):
     noises: Noises | None = None
     methods: Methods | None = None
     seeds: Seeds | None = None
-    model: Annotated[dict[str, Any], BeforeValidator(_named)] | None = None
+    model: Named | None = None
     training: dict[str, Any] = {}
 
 
@@ -92,7 +104,7 @@ class Suite(_Strict):
     methods: Methods | None = None
     seeds: Seeds = [0]
     grids: list[Grid] = []
-    model: Annotated[dict[str, Any], BeforeValidator(_named)] = {"name": "tiny-cnn"}
+    model: Named = {"name": "tiny-cnn"}
     training: dict[str, Any] = {}
     protocol: dict[str, Any] = {}
     #: which recipes apply: paper (per-cell values included), fixed (no knowledge of the noise), matched (fixed, but
@@ -106,12 +118,12 @@ class Suite(_Strict):
 
     def blocks(self) -> list[Grid]:
         """The grids with the suite's own axes filled in; one block of those axes when there are no grids."""
-        shared = {"datasets": self.datasets, "noises": self.noises, "methods": self.methods, "seeds": self.seeds, "model": self.model}
-        grids = self.grids or [Grid()]
-        return [
-            Grid.model_construct(**{k: getattr(g, k) if getattr(g, k) is not None else v for k, v in shared.items()}, training=g.training)
-            for g in grids
-        ]
+        blocks = []
+        for grid in self.grids or [Grid()]:
+            own = {axis: getattr(grid, axis) for axis in ("datasets", "noises", "methods", "seeds", "model")}
+            axes = {axis: getattr(self, axis) if value is None else value for axis, value in own.items()}
+            blocks.append(Grid.model_construct(**axes, training=grid.training))
+        return blocks
 
     def table_spec(self) -> TableSpec:
         return TableSpec.from_dict(self.table)
@@ -145,17 +157,19 @@ def load_suite(path: Path) -> tuple[Suite, Source]:
     try:
         suite.table_spec()
     except ValueError as error:
-        problems.append(source.problem(("table",), str(error)))
+        key, _, message = str(error).partition(": ")
+        problems.append(source.problem(tuple(key.split(".")), message))
     if problems:
         raise SuiteError(problems)
     return suite, source
 
 
 def _problems(error: ValidationError, source: Source) -> list[Problem]:
-    problems = []
+    """Our words for what pydantic found: one problem per place, without the names of its own machinery."""
+    problems: dict[Path_, Problem] = {}
     for item in error.errors():
-        path = tuple(part for part in item["loc"] if not (isinstance(part, str) and part.startswith(("function-", "list["))))
-        kind, message, hint = item["type"], item["msg"], ""
+        path = tuple(part for part in item["loc"] if part not in ("str", "dict[str,any]"))
+        kind, message, hint = item["type"], item["msg"].removeprefix("Value error, "), ""
         if kind == "extra_forbidden":
             message = f"unknown key {path[-1]!r}"
             hint = nearest(str(path[-1]), _keys_at(path))
@@ -163,19 +177,26 @@ def _problems(error: ValidationError, source: Source) -> list[Problem]:
             message = f"the key {path[-1]!r} is missing"
         elif kind == "too_short":
             message, hint = "the grid is empty: this list has no entries", "list at least one"
-        elif "input" in item and not isinstance(item["input"], (dict, list)):
+        elif path == ("name",):
+            message = f"{item['input']!r} cannot be the name of a suite, which is its folder of results"
+            hint = "letters, digits, '.', '_' and '-'; give one with `name:` or rename the file"
+        elif path in problems:  # a value that fits none of several types
+            message = f"{item['input']!r} is neither a name nor a mapping"
+        elif not isinstance(item["input"], (dict, list)):
             message = f"{item['input']!r}: {message[0].lower()}{message[1:]}"
-        problem = source.problem(path, message, hint)
-        if str(problem) not in map(str, problems):
-            problems.append(problem)
-    return problems
+        problems[path] = source.problem(path, message, hint)
+    return list(problems.values())
+
+
+_NESTED: dict[Any, type[BaseModel]] = {
+    "grids": Grid, "methods": MethodEntry, "where": Rule, "exclude": Exclude, "resources": Resources,
+}  # fmt: skip
 
 
 def _keys_at(path: Path_) -> list[str]:
     """The keys that are valid beside the unknown one."""
     model: type[BaseModel] = Suite
     for part in path[:-1]:
-        nested = {"grids": Grid, "methods": MethodEntry, "where": Rule, "exclude": Exclude, "resources": Resources}
-        model = nested.get(part, model) if isinstance(part, str) else model
+        model = _NESTED.get(part, model)
     names = list(model.model_fields)
     return [*names, "include"] if model is Suite else names

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bench.fields import Range
-from bench.method import Recipe, StepMethod
+from bench.method import TUNED, Recipe, StepMethod
 from bench.ops.losses import cross_entropy
 from bench.ops.selection import keep_schedule, small_loss
 
@@ -16,6 +16,7 @@ _PLAN = {
     "training.optimizer": "adam", "training.lr": 1e-3, "training.weight_decay": 0.0, "training.batch_size": 128,
     "training.epochs": 200, "training.schedule": "linear", "training.beta1_after_decay": 0.1, "training.augment": "none",
 }  # fmt: skip
+_CODE = "official code, commit 7c7fbe2; 9-layer CNN"
 
 
 class CoTeaching(StepMethod):
@@ -35,13 +36,15 @@ class CoTeaching(StepMethod):
     paper = "Han et al., NeurIPS 2018, arXiv:1804.06872"
     networks = 2
     recipes = (
-        Recipe("paper", "official code, commit 7c7fbe2; 9-layer CNN", {**_PLAN, "training.decay_from": 80}, {"dataset": "cifar10"}),
-        Recipe("paper", "official code, commit 7c7fbe2; 9-layer CNN", {**_PLAN, "training.decay_from": 100}, {"dataset": "cifar100"}),
+        Recipe("paper", _CODE, {**_PLAN, "training.decay_from": 80}, {"dataset": "cifar10"}),
+        Recipe("paper", _CODE, {**_PLAN, "training.decay_from": 100}, {"dataset": "cifar100"}),
+        Recipe("fixed", TUNED.format("digits"), {"ramp_epochs": 10}, {"dataset": "digits"}),
+        Recipe("fixed", TUNED.format("spurious-digits"), {"ramp_epochs": 5}, {"dataset": "spurious-digits"}),
     )  # fmt: skip
 
     smoke = {"ramp_epochs": 2}
 
-    forget_rate: Annotated[float, Range(ge=0, lt=1)] | None = None
+    forget_rate: Annotated[float | None, Range(ge=0, lt=1)] = None
     ramp_epochs: Annotated[int, Range(ge=1)] = 10
     exponent: Annotated[float, Range(gt=0)] = 1.0
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bench.fields import Range
 from bench.learner import Learner
-from bench.method import EpochMethod, Recipe
+from bench.method import TUNED, EpochMethod, Recipe
 from bench.ops.losses import cross_entropy, negative_entropy, uniform_prior_kl
 from bench.ops.mixing import linear_rampup, mixmatch_batch, semi_loss
 from bench.ops.mixtures import clean_posterior, min_max
@@ -57,6 +57,8 @@ class DivideMix(EpochMethod):
         _cell("cifar10", "asymmetric", 0.4, lambda_u=0),
         _cell("cifar100", "symmetric", 0.2, lambda_u=25),
         _cell("cifar100", "symmetric", 0.9, lambda_u=150, threshold=0.6, history=5),
+        Recipe("fixed", TUNED.format("digits"), {"lambda_u": 0.0, "warmup": 10}, {"dataset": "digits"}),
+        Recipe("fixed", TUNED.format("spurious-digits"), {"lambda_u": 0.0, "warmup": 10}, {"dataset": "spurious-digits"}),
     )  # fmt: skip
 
     smoke = {"warmup": 1}

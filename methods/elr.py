@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bench.fields import Range
-from bench.method import LossMethod, Recipe
+from bench.method import TUNED, LossMethod, Recipe
 from bench.ops.losses import cross_entropy, elr_regulariser
 
 _CIFAR = {"training.lr": 0.02, "training.weight_decay": 1e-3, "training.batch_size": 128}
@@ -39,6 +39,8 @@ class ELR(LossMethod):
         Recipe("paper", _CODE,
                {**_CIFAR, **_STEP10, "lam": 7, "beta": 0.9, "training.epochs": 150, "training.milestones": (80, 120)},
                {"dataset": "cifar100"}),
+        Recipe("fixed", TUNED.format("digits"), {"lam": 7.0, "beta": 0.9}, {"dataset": "digits"}),
+        Recipe("fixed", TUNED.format("spurious-digits"), {"lam": 3.0, "beta": 0.7}, {"dataset": "spurious-digits"}),
     )  # fmt: skip
 
     lam: Annotated[float, Range(ge=0)] = 3.0

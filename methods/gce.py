@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bench.fields import Range
-from bench.method import LossMethod, Recipe
+from bench.method import TUNED, LossMethod, Recipe
 from bench.ops.losses import gce, gce_truncated, truncated_gce_weights
 
 _CIFAR = {
@@ -38,6 +38,8 @@ class GCE(LossMethod):
         Recipe("paper", "paper, via a re-implementation that follows it; ResNet-34",
                {**_CIFAR, "prune_from": 80, "training.epochs": 150, "training.milestones": (80, 120)}, {"dataset": "cifar100"}),
         Recipe("fixed", "paper: one q for every data set, noise and rate", {"q": 0.7, "k": 0.5}),
+        Recipe("fixed", TUNED.format("digits"), {"q": 0.7}, {"dataset": "digits"}),
+        Recipe("fixed", TUNED.format("spurious-digits"), {"q": 0.9}, {"dataset": "spurious-digits"}),
     )  # fmt: skip
 
     smoke = {"prune_from": 1, "prune_every": 1}

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bench.fields import Range
 from bench.learner import Learner
-from bench.method import EpochMethod, Recipe
+from bench.method import TUNED, EpochMethod, Recipe
 from bench.ops.losses import cross_entropy, soft_cross_entropy, uniform_prior_kl
 from bench.ops.mixtures import clean_posterior, min_max
 from bench.ops.neighbours import knn, local_label_consistency
@@ -58,6 +58,10 @@ class LLCDRO(EpochMethod):
         Recipe("paper", _PAPER, {"tau": 0.8}, {"dataset": "celeba", "rate": (0.25, 0.3)}),
         Recipe("paper", _ROLR, {**_CIFAR, "k": 1000, "passes": 2}, {"dataset": "cifar10"}),
         Recipe("paper", _ROLR, {**_CIFAR, "k": 400, "passes": 2}, {"dataset": "cifar100"}),
+        Recipe("fixed", TUNED.format("digits"),
+               {"k": 20, "tau": 1.0, "prior_weight": 2.0, "warmup": 10, "train_view": "weak"}, {"dataset": "digits"}),
+        Recipe("fixed", TUNED.format("spurious-digits"),
+               {"k": 100, "tau": 0.7, "warmup": 10, "train_view": "weak"}, {"dataset": "spurious-digits"}),
     )  # fmt: skip
 
     smoke = {"warmup": 1, "k": 10, "prior_weight": 1.0}

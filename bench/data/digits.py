@@ -7,13 +7,15 @@ label in training but not in test: the small counterpart of Waterbirds (Sagawa e
 
 from __future__ import annotations
 
+import gzip
+import importlib.util
 from pathlib import Path
 from typing import Annotated, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.data import Dataset, Loaded, Split
+from bench.data import DataError, Dataset, Loaded, Split
 from bench.fields import Range
 
 #: digits that look alike, as in the MNIST experiments of Patrini et al. (2017): 7->1, 2->7, 3->8, 5<->6
@@ -23,7 +25,19 @@ _COMPOSITION_SEED = 20221116
 
 
 def _sklearn_digits() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    from sklearn.datasets import load_digits
+    """Images float64 [1797, 8, 8] in 0..16 and labels, from the file that scikit-learn ships.
+
+    Read directly where it stands: importing `sklearn.datasets` for it costs every worker process some seconds.
+    """
+    spec = importlib.util.find_spec("sklearn")
+    if spec is None or not spec.submodule_search_locations:
+        raise DataError("the embedded digits ship inside scikit-learn, which is not installed: pip install scikit-learn")
+    path = Path(spec.submodule_search_locations[0], "datasets", "data", "digits.csv.gz")
+    if path.exists():
+        with gzip.open(path, "rt") as file:
+            table = np.loadtxt(file, delimiter=",")
+        return table[:, :-1].reshape(-1, 8, 8), table[:, -1].astype(np.int64)
+    from sklearn.datasets import load_digits  # a version that keeps its data elsewhere
 
     bunch = load_digits()
     return bunch.images, bunch.target.astype(np.int64)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
+from bench.fields import Range
 from bench.models import Backbone
 
 
@@ -40,7 +42,7 @@ class TinyCNN(Backbone):
     slug = "tiny-cnn"
     summary = "three strided 3x3 convolutions with batch norm, 8-16-32 channels"
 
-    widths: tuple[int, ...] = (8, 16, 32)
+    widths: Annotated[tuple[int, ...], Range(ge=1)] = (8, 16, 32)
 
     def build(self, shape: tuple[int, int, int], num_classes: int) -> nn.Module:
         return TinyCNNModule(shape[0], num_classes, self.widths)
@@ -69,7 +71,7 @@ class MLP(Backbone):
     slug = "mlp"
     summary = "fully connected ReLU network, 64-64 units"
 
-    widths: tuple[int, ...] = (64, 64)
+    widths: Annotated[tuple[int, ...], Range(ge=1)] = (64, 64)
 
     def build(self, shape: tuple[int, int, int], num_classes: int) -> nn.Module:
         return MLPModule(math.prod(shape), num_classes, self.widths)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from bench.fields import Range
+from bench.fields import FieldError, Range
 from bench.noise import Labels, NoiseInput, NoiseKind
+from bench.noise._choose import touched_samples
 
 
 class UniformFlip(NoiseKind):
@@ -19,7 +21,7 @@ class UniformFlip(NoiseKind):
     touched: Literal["exact", "coin"] = "exact"
 
     @classmethod
-    def misfit(cls, dataset: Any) -> str | None:
+    def misfit(cls, dataset: Any, fields: Mapping[str, Any] | None = None) -> str | None:
         return None if dataset.num_classes == 2 else f"{dataset.slug} has {dataset.num_classes} classes, not two; use symmetric"
 
     def definition(self) -> str:
@@ -28,11 +30,12 @@ class UniformFlip(NoiseKind):
         return f"each training label flipped with probability {self.rate:g}"
 
     def apply(self, data: NoiseInput, rng: np.random.Generator) -> Labels:
-        count = len(data.labels)
-        if self.touched == "exact":
-            chosen = rng.permutation(count)[: int(self.rate * count)]
-        else:
-            chosen = np.flatnonzero(rng.random(count) < self.rate)
+        if data.num_classes != 2:
+            raise FieldError("noise", f"uniform-flip needs two classes, not {data.num_classes}", "use symmetric")
+        chosen = touched_samples(data.labels, 2, self.rate, self.touched, rng)
         given = data.labels.copy()
         given[chosen] = 1 - given[chosen]
         return given
+
+    def expected(self, data: NoiseInput) -> float:
+        return self.rate

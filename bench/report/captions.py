@@ -15,7 +15,7 @@ from bench.report.spec import METRICS, PROTOCOLS, TableSpec
 NEEDS = {
     "noise_rate": "is told the noise rate of the training labels",
     "transition_matrix": "is told the noise transition matrix",
-    "groups": "is told the group of every training sample",
+    "groups": "is told the group of every training sample, which reveals its true label",
     "validation": "sees its validation accuracy during training",
 }
 NON_CANONICAL_MARK = "†"

@@ -1,6 +1,6 @@
-"""Where and when cells run: under Ray Tune, or one after another in this process. What counts as done is not decided here.
+"""Where and when cells run: under Ray Tune, or one after another in this process. What is done, the records say.
 
-`run_jobs` hands jobs to an executor and tells a `Listener` what happens. Ray is imported only when its executor is used.
+`run_jobs` hands jobs to an executor and tells a `Listener` what happens. Ray is imported only when it is the executor.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ def run_jobs(
 ) -> None:
     """Run all jobs and return. Failed cells are records, not exceptions.
 
-    `executor`: "ray" or "inline". `address`: a running Ray cluster instead of the local cores. Once `stop` is set nothing
-    new begins, what runs is cut at its next epoch (its checkpoint stays), and the function returns. Raises `ResourceError`
-    before anything runs when a job can never be placed, and `SaveError` after `MAX_LOST` records in a row that could not be
+    `executor`: "ray" or "inline". `address`: a running Ray cluster instead of the local cores. Once `stop` is set
+    nothing new begins, what runs is cut off (its checkpoint stays), and the function returns. Raises `ResourceError`
+    before anything runs when a job can never be placed, and `SaveError` after `MAX_LOST` records in a row could not be
     saved (single ones go to `Listener.lost`). `KeyboardInterrupt` passes through, with Ray shut down.
     """
     if executor not in EXECUTORS:
@@ -67,7 +67,7 @@ def run_jobs(
 
 
 class _Watch(Listener):
-    """Passes everything on, and stops the run when saving fails again and again: computing more would be for nothing."""
+    """Passes everything on, and stops the run when saving fails again and again: more computing would be in vain."""
 
     def __init__(self, listener: Listener, stop: threading.Event) -> None:
         self.started, self.epoch = listener.started, listener.epoch  # type: ignore[method-assign]
@@ -82,5 +82,5 @@ class _Watch(Listener):
         self.failures += 1
         self.listener.lost(job, reason)
         if self.failures >= MAX_LOST:
-            self.fault = SaveError(f"{self.failures} records in a row could not be saved, the run was ended. Last: {reason}")
+            self.fault = SaveError(f"{self.failures} records in a row could not be saved. The last: {reason}")
             self.stop.set()

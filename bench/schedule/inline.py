@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 
 from bench.schedule import Listener
-from bench.schedule.job import Job, SaveError, Stopped, run_job
+from bench.schedule.job import Job, Progress, SaveError, Stopped, run_job
 from bench.schedule.limits import alarm
 
 
@@ -17,10 +17,22 @@ def run_jobs(jobs: Sequence[Job], listener: Listener, stop: threading.Event | No
             return
         listener.started(job)
         try:
-            record = run_job(job, lambda epoch, values, job=job: listener.epoch(job, epoch, values), guard=alarm, stop=stop)
+            record = run_job(job, _epoch(listener, job), guard=alarm, stop=stop)
         except SaveError as error:
             listener.lost(job, str(error))
-        except Stopped:
+        except Stopped as error:
+            if error.__cause__ is not None:
+                raise error.__cause__ from None
             return
         else:
             listener.finished(job, record)
+
+
+def _epoch(listener: Listener, job: Job) -> Progress:
+    def report(epoch: int, values: dict[str, float | None]) -> None:
+        try:
+            listener.epoch(job, epoch, values)
+        except Exception as error:  # must not become the reason why the cell failed
+            raise Stopped from error
+
+    return report

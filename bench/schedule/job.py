@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,7 +49,7 @@ class Adopted(Record):
 
 
 class SaveError(OSError):
-    """A record could not be saved, so its cell does not count as done. `record` is what was to be saved, if anything."""
+    """A record could not be saved, so its cell does not count as done. `record` is what was to be saved, if any."""
 
     record: Record | None = None
 
@@ -68,7 +68,7 @@ class ResourceError(Exception):
 
 
 class Stopped(BaseException):
-    """The run was asked to stop; leaves a cell without a record. Not an `Exception`, so that no cell takes it for its own."""
+    """The run was asked to stop: no record. Not an `Exception`, so that no cell takes it for a fault of its own."""
 
 
 def run_job(
@@ -80,23 +80,21 @@ def run_job(
 ) -> Record:
     """Run a cell, save its record, drop its checkpoint, return the record.
 
-    One process at a time works on a cell: a second one waits, and returns what the first one wrote as `Adopted`. `guard`
-    enforces the time limit on methods that never return (`bench.schedule.limits`). Raises `SaveError` when the record
-    cannot be written, and `Stopped` between epochs once `stop` is set; every other fault is a record with its reason.
+    One process at a time works on a cell: a second one waits, and returns what the first one wrote as `Adopted`.
+    `guard` enforces the time limit on methods that never return (`bench.schedule.limits`). Raises `SaveError` when the
+    record cannot be written, `Stopped` between epochs once `stop` is set; any other fault is a record with its reason.
     """
     from bench.trial.runner import forget_checkpoint
 
     before = signature(job)
     with _Lock(job, stop):
-        found = None if job.replace else _finished_record(job, before)
+        found = _finished_record(job, before)
         if found is not None:
             return Adopted(found)
         record = _run(job, _stoppable(on_epoch, stop), guard or _unguarded)
         save_record(job, record)
-        try:
+        with suppress(OSError):  # the record is safe; what is left is a file too many
             forget_checkpoint(job.options, job.id)
-        except OSError:
-            record["warnings"] = [*record["warnings"], "the checkpoint of the finished cell could not be removed"]
     return record
 
 
@@ -121,16 +119,14 @@ def save_record(job: Job, record: Record) -> None:
     try:
         try:
             write_record(Path(job.folder), record)
-        except ValueError as error:  # NaN or infinity in it, or a value that JSON does not know
+        except (ValueError, TypeError) as error:  # NaN or infinity in it, or a value that JSON does not know
             record.update(failed_record(job, f"its record cannot be written: {error}"))
             write_record(Path(job.folder), record)
     except OSError as error:
         raise SaveError.of(record_path(Path(job.folder), job.id), error, record) from error
 
 
-def failed_record(
-    job: Job, reason: str, *, traceback: str | None = None, begin: datetime.datetime | None = None
-) -> Record:
+def failed_record(job: Job, reason: str, *, traceback: str | None = None, begin: datetime.datetime | None = None) -> Record:
     """A record for a cell whose own process could not write one."""
     import bench
     from bench.provenance import git_state
@@ -145,8 +141,9 @@ def failed_record(
         "started": (begin or now).isoformat(timespec="seconds"), "finished": now.isoformat(timespec="seconds"),
     }  # fmt: skip
     record: Record = {
-        "schema": SCHEMA, "id": job.id, "suite": job.options.suite, "cell": job.cell, "status": "failed", "reason": reason,
-        "metrics": {}, "curve": {}, "noise": None, "data": None, "cost": None, "provenance": provenance, "warnings": [],
+        "schema": SCHEMA, "id": job.id, "suite": job.options.suite, "cell": job.cell, "status": "failed",
+        "reason": reason, "metrics": {}, "curve": {}, "noise": None, "data": None, "cost": None,
+        "provenance": provenance, "warnings": [],
     }  # fmt: skip
     return {**record, "traceback": traceback} if traceback else record
 
@@ -171,9 +168,12 @@ def written_since(job: Job, before: tuple[int, int] | None) -> Record | None:
 
 
 def _finished_record(job: Job, before: tuple[int, int] | None) -> Record | None:
-    """A record that makes this job superfluous: a finished one, or any that was written while waiting for the lock."""
-    if (record := written_since(job, before)) is None and (record := written_since(job, None)) is not None:
-        return record if record["status"] == "done" else None
+    """A record that makes this job superfluous: any written while it waited for the lock, or a finished one."""
+    record = written_since(job, before)
+    if record is None and not job.replace:
+        record = written_since(job, None)
+        if record is not None and record["status"] != "done":
+            return None
     return record
 
 
@@ -200,7 +200,8 @@ class _Lock:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             while not (self._stop and self._stop.is_set()):
                 try:
-                    return self._lock.acquire(timeout=0) and None
+                    self._lock.acquire(timeout=0)
+                    return
                 except Timeout:
                     time.sleep(POLL_SECONDS)
         except OSError as error:

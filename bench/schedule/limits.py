@@ -1,4 +1,4 @@
-"""The hard time limit: for methods that do not come back to the harness, which could otherwise stop them between batches."""
+"""The hard time limit, for methods that never come back to the harness; others it stops between blocks of batches."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ MINIMUM_GRACE = 5.0
 
 
 def grace(limit: float) -> float:
-    """Seconds beyond the limit in which the harness may still end a cell in the orderly way, with its curve and costs."""
+    """Seconds beyond the limit in which the harness may still end a cell in good order, with its curve and costs."""
     return max(MINIMUM_GRACE, 0.2 * limit)
 
 
 def reason(job: Job) -> str:
     limit = job.options.time_limit or 0.0
-    return f"exceeded the time limit of {limit:g} s per cell (resources.time_limit); the method did not return and was stopped"
+    return f"exceeded the time limit of {limit:g} s per cell (resources.time_limit); the method did not return by itself"
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import logging
 import os
+import pickle
 import secrets
 import shutil
 import socket
@@ -19,30 +20,18 @@ import tempfile
 import threading
 import time
 import uuid
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import bench
 from bench.schedule import Listener
-from bench.schedule.job import (
-    Adopted,
-    Job,
-    Record,
-    ResourceError,
-    SaveError,
-    Stopped,
-    failed_record,
-    run_job,
-    save_record,
-    signature,
-    written_since,
-)
-from bench.schedule.limits import reason as time_limit_reason
+from bench.schedule.bridge import ATTEMPTS, Bridge
+from bench.schedule.job import Adopted, Job, ResourceError, SaveError, Stopped, run_job
 from bench.schedule.limits import watchdog
 
 REPORT_SECONDS = 2.0  # a report costs a round trip to the driver, so cells that are shorter send none
-ATTEMPTS = 2  # a job whose worker process died is repeated once; anything else that fails is a record
 
 #: read by Ray when it is imported or started; a value that the user has set is left alone
 ENVIRONMENT = {
@@ -60,7 +49,7 @@ ENVIRONMENT = {
 }
 
 
-# -- worker side ---------------------------------------------------------------------------------------------------------
+# -- worker side ---------------------------------------------------------------------------------------------------
 @functools.lru_cache(maxsize=1)
 def _fetch(jobs_ref: Any) -> Sequence[Job]:
     import ray
@@ -85,6 +74,8 @@ def _trial(jobs_ref: Any, number: int, marker: str) -> None:
                 tune.report({"epoch": epoch, "values": values})
             except SystemExit:  # how Tune ends a trial that it stops
                 raise Stopped from None
+            except Exception as error:  # progress is no reason for a cell to fail
+                warnings.warn(f"progress of cell {job.id} could not be reported: {error}", stacklevel=1)
 
     result: dict[str, Any] = {"done": True}
     try:
@@ -98,98 +89,13 @@ def _trial(jobs_ref: Any, number: int, marker: str) -> None:
 
 
 def _on_this_machine(job: Job) -> Job:
-    """The job with folders of this machine, for a worker that does not see the driver's; the record goes back by Ray."""
+    """The job with folders of this machine, for a worker that does not see the driver's; Ray takes the record back."""
     scratch = Path(tempfile.gettempdir()) / f"bench-{os.getuid()}" / job.options.suite
     options = dataclasses.replace(job.options, work_folder=str(scratch / "work") if job.options.work_folder else None)
     return dataclasses.replace(job, folder=str(scratch), options=options, replace=True)
 
 
-# -- driver side ---------------------------------------------------------------------------------------------------------
-class _Bridge:
-    """Turns what Tune says about trials into what the listener hears about jobs, and keeps what is still open.
-
-    A fault in here or in the listener must not be taken for a fault of a trial: the first one is kept in `error`.
-    """
-
-    def __init__(self, jobs: Sequence[Job], listener: Listener, stop: threading.Event | None) -> None:
-        self.jobs, self.listener, self.stop = jobs, listener, stop
-        self.open = dict.fromkeys(range(len(jobs)))
-        self.before = [signature(job) for job in jobs]
-        self.begun: dict[int, float] = {}
-        self.died: dict[int, str] = {}
-        self.error: BaseException | None = None
-        self.trials: Sequence[Any] = ()
-        self.killed: set[Any] = set()
-
-    def __reduce__(self) -> tuple[type, tuple[()]]:
-        return object, ()  # Tune pickles its callbacks into files that nobody reads, and ships them to workers
-
-    @property
-    def stopping(self) -> bool:
-        return self.error is not None or (self.stop is not None and self.stop.is_set())
-
-    @contextlib.contextmanager
-    def keep_error(self) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:
-            self.error = self.error or error
-
-    def started(self, number: int) -> None:
-        self.begun[number] = time.monotonic()
-        self.listener.started(self.jobs[number])
-
-    def reported(self, number: int, result: dict[str, Any]) -> None:
-        job = self.jobs[number]
-        if "values" in result:
-            self.listener.epoch(job, result.pop("epoch"), result.pop("values"))
-        elif "record" in result and number in self.open:
-            record, unsaved = result.pop("record"), result.pop("unsaved", None)
-            self._close(number, record, unsaved, adopted=result.pop("adopted", False))
-
-    def failed(self, number: int, error: BaseException | None) -> None:
-        """The trial ended without a result: its worker died, or Ray could not run it."""
-        if self.stopping:
-            return
-        job = self.jobs[number]
-        elapsed = time.monotonic() - self.begun.get(number, time.monotonic())
-        if (record := written_since(job, self.before[number])) is not None:  # by its watchdog, or it died a moment later
-            self._close(number, record)
-        elif job.options.time_limit and elapsed > job.options.time_limit:
-            self._close(number, failed_record(job, time_limit_reason(job)))
-        else:
-            self.died[number] = _why(error)
-
-    def kill(self) -> None:
-        """End the running trials now; Tune would wait for their next report."""
-        import ray
-
-        for trial in self.trials:
-            actor = trial.temporary_state.ray_actor
-            if actor is not None and actor not in self.killed:
-                self.killed.add(actor)
-                with contextlib.suppress(Exception):
-                    ray.kill(actor)
-
-    def give_up(self, number: int) -> None:
-        why = self.died.get(number, "Ray ended the trial without saying why")
-        self._close(number, failed_record(self.jobs[number], f"worker process died in {ATTEMPTS} attempts ({why})"))
-
-    def _close(self, number: int, record: Record | None, unsaved: str | None = None, *, adopted: bool = False) -> None:
-        job = self.jobs[number]
-        del self.open[number]
-        try:
-            if record is not None and written_since(job, None if adopted else self.before[number]) is None:
-                save_record(job, record)
-                unsaved = None
-        except SaveError as error:
-            unsaved = unsaved or str(error)
-        if record is None or unsaved:
-            self.listener.lost(job, unsaved or "no record came back")
-        else:
-            self.listener.finished(job, Adopted(record) if adopted else record)
-
-
+# -- driver side ---------------------------------------------------------------------------------------------------
 def run_jobs(
     jobs: Sequence[Job],
     listener: Listener,
@@ -202,28 +108,14 @@ def run_jobs(
     with connected(address):
         check_resources(jobs)
         with _marked(jobs if address else ()) as marker:
-            bridge = _Bridge(jobs, listener, stop)
-            for attempt in range(ATTEMPTS):
-                if attempt and not bridge.stopping:
-                    _prepare_again(bridge)
-                if not bridge.open or bridge.stopping:
-                    break
-                _fit(bridge, marker, max_concurrent)
-            if bridge.error is not None:
-                raise bridge.error
-            if not bridge.stopping:
-                for number in list(bridge.open):
-                    bridge.give_up(number)
+            bridge = Bridge(jobs, listener, stop)
+            for _ in range(ATTEMPTS):
+                if bridge.open and not bridge.stopping:
+                    _fit(bridge, marker, max_concurrent)
+            bridge.finish()
 
 
-def _prepare_again(bridge: _Bridge) -> None:
-    """Before jobs are repeated: a record that appeared although its worker died closes its job."""
-    for number in list(bridge.open):
-        if written_since(bridge.jobs[number], bridge.before[number]) is not None:
-            bridge.failed(number, None)
-
-
-def _fit(bridge: _Bridge, marker: str, max_concurrent: int | None) -> None:
+def _fit(bridge: Bridge, marker: str, max_concurrent: int | None) -> None:
     """One Tune experiment over the open jobs, under a fresh name in a scratch folder that is removed again."""
     import ray
     from ray import tune
@@ -238,13 +130,15 @@ def _fit(bridge: _Bridge, marker: str, max_concurrent: int | None) -> None:
     def resources(config: dict[str, Any]) -> Any:
         return tune.PlacementGroupFactory([requests[config["job"]]])
 
+    running: dict[str, Any] = {}  # trials by id
+
     class Callback(tune.Callback):
         def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
-            bridge.trials = trials
             if bridge.stopping:
-                bridge.kill()
+                _kill(running)
 
         def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+            running[trial.trial_id] = trial
             with bridge.keep_error():
                 bridge.started(trial.config["job"])
 
@@ -252,9 +146,14 @@ def _fit(bridge: _Bridge, marker: str, max_concurrent: int | None) -> None:
             with bridge.keep_error():
                 bridge.reported(trial.config["job"], result)
 
+        def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+            running.pop(trial.trial_id, None)
+
         def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+            running.pop(trial.trial_id, None)
+            error = _error_of(trial)
             with bridge.keep_error():
-                bridge.failed(trial.config["job"], trial.get_pickled_error())
+                bridge.failed(trial.config["job"], error, died=not isinstance(error, ray.exceptions.RayTaskError))
 
     class StopWhenAsked(tune.Stopper):
         def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
@@ -286,7 +185,7 @@ def _fit(bridge: _Bridge, marker: str, max_concurrent: int | None) -> None:
     try:
         tuner.fit()
     except BaseException:  # Ctrl-C
-        bridge.kill()
+        _kill(running)
         raise
     finally:
         shutil.rmtree(scratch / name, ignore_errors=True)
@@ -294,17 +193,25 @@ def _fit(bridge: _Bridge, marker: str, max_concurrent: int | None) -> None:
             scratch.rmdir()
 
 
-def _why(error: BaseException | None) -> str:
-    """One line out of Ray's account of a dead actor."""
-    if error is None:
-        return "Ray gave no reason"
-    text = str(getattr(error, "cause", None) or error)
-    detail = next((line for line in text.splitlines() if "Worker exit type" in line), None)
-    first = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
-    return (detail or first).strip()[:300]
+def _error_of(trial: Any) -> BaseException | None:
+    """Why a trial failed, from the file beside the driver; `Trial.get_pickled_error` looks where it is copied later."""
+    try:
+        return pickle.loads(Path(trial.pickled_error_file).read_bytes())
+    except Exception:  # whatever a foreign exception does when it is unpickled
+        return None
 
 
-# -- cluster -------------------------------------------------------------------------------------------------------------
+def _kill(running: dict[str, Any]) -> None:
+    """End running trials now; Tune would wait for their next report."""
+    import ray
+
+    for trial in running.values():
+        with contextlib.suppress(Exception):
+            ray.kill(trial.temporary_state.ray_actor)
+    running.clear()
+
+
+# -- cluster -------------------------------------------------------------------------------------------------------
 @contextlib.contextmanager
 def connected(address: str | None = None) -> Iterator[None]:
     """Ray with our settings: a fresh local cluster, or the one at `address`; left as it is where Ray runs already."""
@@ -336,18 +243,15 @@ def _start(address: str | None) -> Path | None:
 
     root = str(Path(bench.__file__).resolve().parent.parent)
     paths = [root, *(path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path and path != root)]
-    workers = {"PYTHONPATH": os.pathsep.join(paths)}
+    workers = {"PYTHONPATH": os.pathsep.join(paths), "RAY_CHDIR_TO_TRIAL_DIR": "0"}
+    quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False, "configure_logging": False}
     if address is not None:
-        ray.init(
-            address, logging_level="ERROR", log_to_driver=False, configure_logging=False, runtime_env={"env_vars": workers}
-        )
+        ray.init(address, runtime_env={"env_vars": workers}, **quiet)
         return None
     saved = os.environ.get("PYTHONPATH")
     os.environ.update(workers)  # inherited, which is faster than a runtime environment
     try:
-        context = ray.init(
-            "local", include_dashboard=False, logging_level="ERROR", log_to_driver=False, configure_logging=False
-        )
+        context: Any = ray.init("local", include_dashboard=False, **quiet)
     finally:
         if saved is None:
             del os.environ["PYTHONPATH"]
@@ -361,7 +265,7 @@ def _request(job: Job) -> dict[str, float]:
 
 
 def check_resources(jobs: Sequence[Job]) -> None:
-    """Raise `ResourceError` for a request that no single machine of the cluster can ever meet; Ray would wait for ever."""
+    """Raise `ResourceError` for a request that no machine of the cluster can ever meet; Ray would wait for ever."""
     import ray
 
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]

@@ -1,9 +1,12 @@
-"""Checkpoints inside a cell: written atomically at the end of an epoch, read back with weights only."""
+"""Checkpoints inside a cell: written atomically at the end of an epoch, read back with weights only.
+
+A file begins with the SHA-256 of what follows: torch.load does not notice a flipped bit in a tensor.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import io
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from bench.records import write_atomic
 from bench.trial.evaluate import Curve
 
 VERSION = 1
+_DIGEST = hashlib.sha256().digest_size
 
 
 def save(path: Path, identity: str, code: str, epoch: int, method: Method, curve: Curve, clocks: dict[str, float]) -> int:
@@ -29,8 +33,9 @@ def save(path: Path, identity: str, code: str, epoch: int, method: Method, curve
     }
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    write_atomic(path, buffer.getvalue())
-    return buffer.tell()
+    data = buffer.getvalue()
+    write_atomic(path, hashlib.sha256(data).digest() + data)
+    return len(data)
 
 
 def load(path: Path, identity: str, code: str, device: torch.device) -> tuple[dict[str, Any] | None, str | None]:
@@ -38,9 +43,12 @@ def load(path: Path, identity: str, code: str, device: torch.device) -> tuple[di
     if not path.exists():
         return None, None
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
-        return None, f"checkpoint {path.name} is damaged ({type(error).__name__}), starting from the first epoch"
+        content = path.read_bytes()
+        if hashlib.sha256(content[_DIGEST:]).digest() != content[:_DIGEST]:
+            return None, f"checkpoint {path.name} is damaged, starting from the first epoch"
+        state = torch.load(io.BytesIO(content[_DIGEST:]), map_location=device, weights_only=True)
+    except Exception as error:
+        return None, f"checkpoint {path.name} cannot be read ({type(error).__name__}), starting from the first epoch"
     if not isinstance(state, dict) or state.get("version") != VERSION or state.get("cell") != identity:
         return None, f"checkpoint {path.name} belongs to another cell or version, starting from the first epoch"
     if state["code"] != code:

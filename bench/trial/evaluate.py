@@ -16,7 +16,8 @@ from torch import Tensor
 
 from bench.fields import Configurable, Range
 from bench.method import Method
-from bench.ops.metrics import roc_auc
+from bench.ops.metrics import group_accuracy, roc_auc
+from bench.trial.images import Images
 
 PROTOCOLS = ("last", "last_k", "best_oracle", "selected")
 
@@ -47,8 +48,8 @@ class Curve:
     group_acc: dict[str, list[float]] = field(default_factory=dict)
 
     def append(self, epoch: int, values: dict[str, float | None], groups: dict[str, float]) -> None:
-        for name, value in values.items():
-            self.values.setdefault(name, [None] * len(self.epoch)).append(value)
+        for name in {**self.values, **values}:  # a value may be missing in some epochs
+            self.values.setdefault(name, [None] * len(self.epoch)).append(values.get(name))
         for name in groups:
             self.group_acc.setdefault(name, []).append(groups[name])
         self.epoch.append(epoch)
@@ -63,57 +64,131 @@ class Curve:
         return cls(list(curve["epoch"]), rest, {k: list(v) for k, v in curve.get("group_acc", {}).items()})
 
 
-@dataclass(frozen=True)
 class HeldOut:
-    """Normalised images [N, C, H, W], labels int64 [N], groups int64 [N] or None, on the device."""
+    """A held-out set: labels int64 [N] and groups int64 [N] or None on the CPU; images behind one of the two sources."""
 
-    images: Tensor
-    labels: Tensor
-    groups: Tensor | None = None
+    def __init__(self, images: Images, labels: NDArray[np.int64], groups: NDArray[np.int64] | None = None) -> None:
+        self.images, self.labels = images, torch.as_tensor(labels)
+        self.groups = torch.as_tensor(groups) if groups is not None else None
+
+    def predict(self, method: Method, k: int = 1) -> Tensor:
+        """The `k` most probable classes int64 [N, k], most probable first, on the CPU."""
+        parts = []
+        for images in self.images.plain():
+            version = images._version
+            probabilities = method.predict(images)
+            wanted = (len(images), method.task.num_classes)
+            if not isinstance(probabilities, Tensor) or tuple(probabilities.shape) != wanted:
+                got = tuple(probabilities.shape) if isinstance(probabilities, Tensor) else type(probabilities).__name__
+                raise ValueError(f"{method.slug}.predict must return probabilities of shape {wanted}, got {got}")
+            if images._version != version:
+                raise ValueError(f"{method.slug}.predict wrote into the images that it was given; work on a copy")
+            if not bool(torch.isfinite(probabilities).all()):
+                raise Diverged("predictions are not finite")
+            top = probabilities.argmax(dim=1, keepdim=True) if k == 1 else probabilities.topk(k, dim=1).indices
+            parts.append(top.cpu())
+        return torch.cat(parts)
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What only the evaluator knows of the training set: is each given label right (None where nobody knows), and groups."""
+
+    correct: NDArray[np.bool_] | None
+    groups: NDArray[np.int64] | None = None
 
 
 class Evaluator:
-    """Scores a method after an epoch. `correct` says for each training sample whether its given label is the true one."""
+    """Scores a method after an epoch on validation, test and second test set, and its scores against the truth."""
 
-    def __init__(self, val: HeldOut | None, test: HeldOut, correct: NDArray[np.bool_], group_names: tuple[str, ...]) -> None:
-        self._val, self._test, self._correct, self._group_names = val, test, correct, group_names
-        held_out = (val.images, test.images) if val is not None else (test.images,)
-        self._images = torch.cat(held_out)
-        self._split = len(val.labels) if val is not None else 0
+    def __init__(
+        self,
+        val: HeldOut | None,
+        test: HeldOut,
+        truth: Truth,
+        group_names: tuple[str, ...] = (),
+        *,
+        test2: HeldOut | None = None,
+        top_k: int = 1,
+        num_classes: int = 0,
+    ) -> None:
+        self._val, self._test, self._test2, self._truth = val, test, test2, truth
+        self._group_names, self._top_k, self._num_classes = group_names, top_k, num_classes
+        self._last: Tensor | None = None
+        train = np.bincount(truth.groups, minlength=len(group_names)) if truth.groups is not None else np.zeros(0)
+        self._group_weights = train / max(1.0, train.sum())
 
     def evaluate(self, method: Method) -> tuple[dict[str, float | None], dict[str, float]]:
-        """(`test_acc`, `val_acc`, `worst_group_acc`, `noise_auc` as far as measured; accuracy per group)."""
-        predicted = self._predict(method)
-        hits = (predicted[self._split :] == self._test.labels).cpu()
-        values: dict[str, float | None] = {"test_acc": float(hits.double().mean())}
+        """What was measured (keys of `MEASURED_METRICS`, as far as they apply), and accuracy per group that has samples."""
+        values: dict[str, float | None] = {}
+        top = self._test.predict(method, self._top_k)
+        hits = top[:, 0] == self._test.labels
+        values["test_acc"] = float(hits.double().mean())
+        if self._top_k > 1:
+            values["test_top5_acc"] = _top_accuracy(top, self._test.labels)
         if self._val is not None:
-            values["val_acc"] = float((predicted[: self._split] == self._val.labels).double().mean())
+            values["val_acc"] = float((self._val.predict(method)[:, 0] == self._val.labels).double().mean())
+        if self._test2 is not None:
+            top2 = self._test2.predict(method, self._top_k)
+            values["test2_acc"] = float((top2[:, 0] == self._test2.labels).double().mean())
+            if self._top_k > 1:
+                values["test2_top5_acc"] = _top_accuracy(top2, self._test2.labels)
         groups: dict[str, float] = {}
         if self._test.groups is not None:
-            of_group = self._test.groups.cpu()
-            groups = {name: float(hits[of_group == g].double().mean()) for g, name in enumerate(self._group_names)}
+            found = group_accuracy(hits, self._test.groups, len(self._group_names)).tolist()
+            groups = {name: value for name, value in zip(self._group_names, found, strict=True) if value == value}
             values["worst_group_acc"] = min(groups.values())
+            values["adjusted_acc"] = self._adjusted(found)
         values["noise_auc"] = self._noise_auc(method)
+        self._last = top[:, 0]
         return values, groups
 
-    def _predict(self, method: Method) -> Tensor:
-        probabilities = method.predict(self._images)
-        count = len(self._images)
-        if not isinstance(probabilities, Tensor) or probabilities.ndim != 2 or len(probabilities) != count:
-            got = tuple(probabilities.shape) if isinstance(probabilities, Tensor) else type(probabilities).__name__
-            raise ValueError(f"{method.slug}.predict must return probabilities of shape ({count}, K), got {got}")
-        if not bool(torch.isfinite(probabilities).all()):
-            raise Diverged("predictions are not finite")
-        return probabilities.argmax(dim=1)
+    def detail(self, method: Method) -> dict[str, Any]:
+        """What is measured once, after the last epoch: confusion matrix (rows are true classes) and noise AUC per group."""
+        found: dict[str, Any] = {}
+        if self._last is not None and 0 < self._num_classes <= 100:
+            pairs = self._test.labels * self._num_classes + self._last
+            counts = torch.bincount(pairs, minlength=self._num_classes**2)
+            found["confusion_last"] = counts.reshape(self._num_classes, self._num_classes).tolist()
+        scores = self._scores(method)
+        if scores is not None and self._truth.groups is not None and self._truth.correct is not None:
+            found["group_noise_auc_last"] = {
+                name: roc_auc(scores[members], self._truth.correct[members])
+                for g, name in enumerate(self._group_names)
+                if (members := self._truth.groups == g).any()
+            }
+        return found
 
-    def _noise_auc(self, method: Method) -> float | None:
+    def _adjusted(self, group_acc: list[float]) -> float | None:
+        """Group accuracies weighted by the groups' shares of the training set (group DRO's "average")."""
+        if len(self._group_weights) != len(group_acc):
+            return None
+        total = [weight * value for weight, value in zip(self._group_weights, group_acc, strict=True) if weight > 0]
+        return float(sum(total)) if all(value == value for value in total) else None
+
+    def _scores(self, method: Method) -> NDArray[np.float32] | None:
+        """Finite cleanness scores float32 [N], None when there are none."""
         scores = method.clean_scores()
         if scores is None:
             return None
         array = scores.detach().float().cpu().numpy()
-        if array.shape != self._correct.shape:
-            raise ValueError(f"{method.slug}.clean_scores must have shape {self._correct.shape}, got {array.shape}")
-        return roc_auc(array, self._correct) if np.isfinite(array).all() else None
+        if array.shape != (method.task.num_samples,):
+            raise ValueError(f"{method.slug}.clean_scores must have shape ({method.task.num_samples},), got {array.shape}")
+        return array if np.isfinite(array).all() else None
+
+    def _noise_auc(self, method: Method) -> float | None:
+        scores = self._scores(method)
+        return None if scores is None or self._truth.correct is None else roc_auc(scores, self._truth.correct)
+
+
+def _top_accuracy(top: Tensor, labels: Tensor) -> float:
+    return float((top == labels[:, None]).any(dim=1).double().mean())
+
+
+#: series of a curve that become metrics under every protocol
+MEASURED_METRICS = (
+    "test_acc", "worst_group_acc", "adjusted_acc", "test_top5_acc", "test2_acc", "test2_top5_acc", "noise_auc", "val_acc",
+)  # fmt: skip
 
 
 def metrics(curve: Curve, last_k: int) -> dict[str, Any]:
@@ -132,7 +207,7 @@ def metrics(curve: Curve, last_k: int) -> dict[str, Any]:
         scores = [value if value is not None else -math.inf for value in val]
         chosen["selected"] = max(range(count), key=scores.__getitem__)
     result: dict[str, Any] = {}
-    for name in ("test_acc", "worst_group_acc", "noise_auc", "val_acc"):
+    for name in MEASURED_METRICS:
         series = curve.values.get(name)
         if series is None:
             continue

@@ -12,20 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-import bench.data
-from bench import noise as noise_module
 from bench import provenance
-from bench.cell import cell_id, stream_seed
-from bench.data import Loaded, Split
-from bench.learner import Training
+from bench.cell import cell_id
 from bench.method import Method, method_class, method_file
 from bench.records import SCHEMA
 from bench.trial import checkpoint
-from bench.trial.evaluate import Curve, Diverged, Evaluator, HeldOut, Protocol, metrics
-from bench.trial.task import Task, TimeLimit, ViewSettings
+from bench.trial.evaluate import Curve, Diverged, Evaluator, Protocol, metrics
+from bench.trial.prepare import prepare
+from bench.trial.task import Task, TimeLimit
 
 
 @dataclass(frozen=True)
@@ -42,6 +38,7 @@ class Options:
     time_limit: float | None = None  # seconds
     checkpoint_seconds: float = 30.0
     threads: int = 1
+    noise_files: tuple[tuple[str, str], ...] = ()  # sha256 of a label vector, and the file that holds it
 
 
 Progress = Callable[[int, dict[str, float | None]], None]
@@ -57,7 +54,7 @@ def run_cell(cell: dict[str, Any], options: Options, on_epoch: Progress | None =
     started = time.perf_counter()
     record: dict[str, Any] = {
         "schema": SCHEMA, "id": cell_id(cell), "suite": options.suite, "cell": cell, "status": "failed", "reason": None,
-        "metrics": {}, "curve": {}, "noise": None, "data": None, "cost": None, "provenance": {}, "warnings": [],
+        "metrics": {}, "detail": {}, "curve": {}, "noise": None, "data": None, "cost": None, "provenance": {}, "warnings": [],
     }  # fmt: skip
     trial = _Trial(cell, options, record)
     begin = datetime.datetime.now(datetime.UTC)
@@ -109,7 +106,7 @@ class _Trial:
         code = self.record["provenance"]["code"]
         protocol = Protocol(**cell["protocol"])
         method = cls(**cell["method"]["params"])
-        task, evaluator = self._prepare(method, protocol)
+        task, evaluator = prepare(cell, options, method, protocol, self.record)
         method.task = task
         method.setup(task)
         self.method = method
@@ -128,6 +125,7 @@ class _Trial:
                 checkpoint.save(where, self.record["id"], code, epoch, method, self.curve, self.clocks)
                 saved = time.monotonic()
         self.record["metrics"] = metrics(self.curve, protocol.last_k)
+        self.record["detail"] = evaluator.detail(method)
 
     def finish(self, begin: datetime.datetime) -> None:
         record = self.record
@@ -148,77 +146,6 @@ class _Trial:
             "device_memory": self.device.type,
         }
 
-    def _prepare(self, method: Method, protocol: Protocol) -> tuple[Task, Evaluator]:
-        cell, options = self.cell, self.options
-        root = Path(options.data_root) if options.data_root else None
-        data = bench.data.load(cell["dataset"], root)
-        store = Path(options.work_folder) / "noise" if options.work_folder else None
-        given_input = noise_module.NoiseInput(data.train.labels, data.num_classes, data.confusions, data.class_names)
-        noisy = noise_module.artefact(cell["noise"], given_input, cell["dataset"], cell["seed"], store)
-        train, held_out = self._split(data, protocol)
-        correct = noisy.labels[train] == data.train.labels[train]
-        self.record["noise"] = {
-            "rate": noisy.rate, "train_rate": float(1 - correct.mean()), "nominal": noisy.nominal, "sha256": noisy.sha256,
-            "definition": noisy.definition, "matrix": np.round(noisy.matrix, 6).tolist(), "classes": list(data.class_names),
-        }  # fmt: skip
-        official = data.val is not None and len(held_out) == 0
-        self.record["data"] = {
-            "fingerprint": data.fingerprint, "canonical": data.canonical, "n_train": len(train),
-            "n_val": len(data.val) if official and data.val else len(held_out), "n_test": len(data.test),
-            "groups": list(data.group_names) if data.group_names else None,
-            "validation": "official, true labels" if official else "hold-out, noisy labels" if len(held_out) else None,
-        }  # fmt: skip
-        mean, std = data.channel_statistics
-        settings = ViewSettings(data.pad, data.flip, mean, std)
-        granted = {
-            "noise_rate": float(1 - correct.mean()),
-            "transition_matrix": torch.as_tensor(noisy.matrix, dtype=torch.float32, device=self.device),
-        }
-        if data.train.groups is not None:
-            granted["groups"] = torch.as_tensor(data.train.groups[train], device=self.device)
-        task = Task(
-            images=torch.as_tensor(data.train.images[train]).to(self.device),
-            labels=torch.as_tensor(noisy.labels[train]).to(self.device),
-            num_classes=data.num_classes,
-            training=Training(**cell["training"]),
-            model=cell["model"],
-            views=settings,
-            axes={"dataset": cell["dataset"], "seed": cell["seed"]},
-            method_name=cell["method"]["name"],
-            needs=frozenset(method.needs),
-            granted={need: value for need, value in granted.items() if need in method.needs},
-            precision=options.precision,
-            time_limit=options.time_limit,
-        )
-        if official and data.val is not None:
-            val: HeldOut | None = self._held_out(task, data.val)
-        elif len(held_out):
-            val = self._held_out(task, Split(data.train.images[held_out], noisy.labels[held_out]))
-        else:
-            val = None
-        evaluator = Evaluator(val, self._held_out(task, data.test), correct, data.group_names or ())
-        return task, evaluator
-
-    def _split(self, data: Loaded, protocol: Protocol) -> tuple[np.ndarray, np.ndarray]:
-        """(training indices, held-out indices): stratified by true class, the same for every noise and method of a seed."""
-        everything = np.arange(len(data.train))
-        if (data.val is not None and protocol.validation == "auto") or protocol.val_fraction == 0:
-            return everything, everything[:0]
-        rng = np.random.Generator(np.random.PCG64(stream_seed("split", self.cell["dataset"], self.cell["seed"])))
-        held_out = np.concatenate(
-            [
-                rng.permutation(np.flatnonzero(data.train.labels == c))[: round(protocol.val_fraction * n)]
-                for c, n in enumerate(np.bincount(data.train.labels, minlength=data.num_classes))
-            ]
-        )
-        held_out.sort()
-        return np.setdiff1d(everything, held_out), held_out
-
-    def _held_out(self, task: Task, split: Split) -> HeldOut:
-        groups = torch.as_tensor(split.groups).to(self.device) if split.groups is not None else None
-        images = task.normalise(torch.as_tensor(split.images).to(self.device))
-        return HeldOut(images, torch.as_tensor(split.labels).to(self.device), groups)
-
     def _resume(self, method: Method, code: str) -> int:
         """Continue after the last checkpointed epoch, where there is one; returns the first epoch to run."""
         path = checkpoint_path(self.options, self.record["id"])
@@ -237,7 +164,8 @@ class _Trial:
     def _epoch(self, method: Method, task: Task, evaluator: Evaluator, epoch: int) -> dict[str, float | None]:
         begin = time.perf_counter()
         task.start_epoch(epoch)
-        method.epoch(epoch)
+        with task.layer_randomness():
+            method.epoch(epoch)
         log = task.epoch_log()
         middle = time.perf_counter()
         self.clocks["train_seconds"] += middle - begin

@@ -6,9 +6,9 @@ True labels, test data and other methods' results are not reachable from it (law
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 import torch
@@ -17,10 +17,11 @@ from torch import Tensor
 from bench.cell import stream_seed
 from bench.learner import Learner, Training
 from bench.models import build
-from bench.ops import augment
+from bench.trial.evaluate import MEASURED_METRICS
+from bench.trial.images import VIEWS, Images
 
-#: images augmented in one go: amortises the fixed cost of tensor operations over many small batches
-BLOCK = 2048
+#: names in a curve that only the harness fills
+MEASURED = ("epoch", "lr", "group_acc", *MEASURED_METRICS)
 
 
 class NeedError(RuntimeError):
@@ -48,38 +49,24 @@ class Batch:
         return self.index.shape[0]
 
 
-@dataclass(frozen=True)
-class ViewSettings:
-    """What weak and strong mean on this data set; fill is the grey value per channel of a cut-out square."""
-
-    pad: int
-    flip: bool
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    @property
-    def fill(self) -> tuple[int, ...]:
-        return tuple(round(255 * m) for m in self.mean)
-
-
 class Task:
     """See the module docstring. Methods use the public attributes and methods; the harness fills in the rest."""
 
     def __init__(
         self,
         *,
-        images: Tensor,
+        images: Images,
         labels: Tensor,
         num_classes: int,
         training: Training,
         model: dict[str, Any],
-        views: ViewSettings,
         axes: dict[str, Any],
         method_name: str,
         needs: frozenset[str],
         granted: dict[str, Any],
         precision: str = "float32",
         time_limit: float | None = None,
+        epoch_size: int = 0,
     ) -> None:
         self.labels = labels
         self.num_classes = num_classes
@@ -88,7 +75,9 @@ class Task:
         self.epochs, self.batch_size = training.epochs, training.batch_size
         self.device = images.device
         self.current_epoch = -1
-        self._images, self._model, self._views, self._axes = images, model, views, axes
+        self._images, self._model, self._axes = images, model, axes
+        self._epoch_size = epoch_size
+        self._subset: Tensor | None = None
         self._method_name, self._needs, self._granted = method_name, needs, granted
         self._precision = precision
         self._deadline = time.monotonic() + time_limit if time_limit else None
@@ -97,10 +86,6 @@ class Task:
         self._generators: dict[str, torch.Generator] = {}
         self._loops = 0
         self._log: dict[str, tuple[Tensor, int]] = {}
-        shape = (1, len(views.mean), 1, 1)
-        self._mean = torch.tensor(views.mean, device=self.device).view(shape)
-        self._std = torch.tensor(views.std, device=self.device).view(shape)
-        self._plain: Tensor | None = None
 
     # -- privileged information ------------------------------------------------------------------------------------
     @property
@@ -142,10 +127,9 @@ class Task:
         if name in self._learners:
             raise ValueError(f"learner {name!r} exists already; give each network its own name")
         seed = stream_seed("init", self._axes, self._model, name)
-        shape = (self._images.shape[1], self._images.shape[2], self._images.shape[3])
         with torch.random.fork_rng(devices=[]):  # initialisers of torch.nn know only the global generator
             torch.default_generator.manual_seed(seed)
-            network = build(self._model, shape, self.num_classes)
+            network = build(self._model, self._images.shape, self.num_classes)
         learner = Learner(
             network.to(self.device), self.training, precision=self._precision, log_loss=lambda loss: self.log("train_loss", loss)
         )
@@ -158,6 +142,17 @@ class Task:
         if name not in self._generators:
             self._generators[name] = self._stream("method", self._method_name, name)
         return self._generators[name]
+
+    @contextlib.contextmanager
+    def layer_randomness(self) -> Iterator[None]:
+        """Layers such as dropout draw from the global generator: it is seeded for this epoch and put back afterwards."""
+        seed = stream_seed("layers", self._axes, self.current_epoch)
+        cuda = self.device.type == "cuda"
+        with torch.random.fork_rng(devices=[self.device] if cuda else []):
+            torch.default_generator.manual_seed(seed)
+            if cuda:
+                torch.cuda.manual_seed(seed)
+            yield
 
     def _stream(self, *axes: Any) -> torch.Generator:
         generator = torch.Generator()
@@ -178,22 +173,41 @@ class Task:
         Each loop of an epoch has its own order and augmentation streams, numbered by their place within the epoch: the
         first loop of two methods sees the same order and the same crops.
         """
+        unknown = [view for view in views if view not in VIEWS]
+        if unknown:
+            raise ValueError(f"unknown view {unknown[0]!r}; valid: {', '.join(VIEWS)}")
         loop, self._loops = self._loops, self._loops + 1
-        chosen = torch.arange(self.num_samples, device=self.device) if indices is None else indices
+        chosen = self._all_samples() if indices is None else indices
         if shuffle:
             order = torch.randperm(len(chosen), generator=self._stream("order", loop))
             chosen = chosen[order.to(self.device, non_blocking=True)]
         size = batch_size or self.batch_size
-        block = size * max(1, BLOCK // size)
-        augmentation = self._stream("augment", loop)
-        for start in range(0, len(chosen), block):
+        blocks = chosen.split(size * max(1, self._images.block // size))
+        if len(chosen) == 0:
+            return
+        for index, rendered in zip(
+            blocks, self._images.blocks(blocks, views, lambda name: self._stream(name, loop)), strict=True
+        ):
             self._check_deadline()
-            index = chosen[start : start + block]
-            images = [part.split(size) for part in self._render(index, views, augmentation)]
+            images = [part.split(size) for part in rendered]
             for batch_index, batch_labels, *batch_views in zip(
                 index.split(size), self.labels[index].split(size), *images, strict=True
             ):
                 yield Batch(batch_index, batch_labels, tuple(batch_views))
+
+    def _all_samples(self) -> Tensor:
+        """Every training sample, or this epoch's class-balanced subset where the data set's protocol asks for one."""
+        if not self._epoch_size:
+            return torch.arange(self.num_samples, device=self.device)
+        if self._subset is None:
+            import numpy as np
+
+            from bench.data.clothing1m import epoch_subset
+
+            rng = np.random.Generator(np.random.PCG64(stream_seed("subset", self._axes, self.current_epoch)))
+            chosen = epoch_subset(self.labels.cpu().numpy(), self._epoch_size, self.num_classes, rng)
+            self._subset = torch.as_tensor(chosen, device=self.device)
+        return self._subset
 
     def cycle(self, views: tuple[str, ...] = ("weak",), *, indices: Tensor, batch_size: int | None = None) -> Iterator[Batch]:
         """Passes over `indices` without end, each newly shuffled. Raises `ValueError` when there are none."""
@@ -202,53 +216,44 @@ class Task:
         while True:
             yield from self.batches(views, indices=indices, batch_size=batch_size)
 
-    def plain_images(self) -> Tensor:
-        """All training images [N, C, H, W], normalised, not augmented, in index order."""
-        if self._plain is None:
-            self._plain = self.normalise(self._images)
-        return self._plain
+    def plain_images(self) -> Iterator[Tensor]:
+        """All training images in index order, normalised, not augmented, in parts [n, C, H, W]."""
+        return self._images.plain()
 
     def logits(self, learner: Learner) -> Tensor:
         """Logits [N, K] of all training samples in index order, evaluation mode, no augmentation, no gradient."""
-        self._check_deadline()
-        return learner.infer(self.plain_images())
+        return self._full_pass(learner.infer)
 
     def features(self, learner: Learner) -> Tensor:
         """Pooled features [N, D] of all training samples in index order, evaluation mode, no augmentation, no gradient."""
-        self._check_deadline()
-        return learner.features(self.plain_images())
+        return self._full_pass(learner.features)
 
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 [N, C, H, W] to float32 with zero mean and unit deviation per channel of the training set."""
-        return augment.normalise(images, self._mean, self._std)
+        return self._images.normalise(images)
 
-    def _render(self, index: Tensor, views: tuple[str, ...], generator: torch.Generator) -> list[Tensor]:
-        raw = self._images[index]
-        crops = self.training.augment == "crop-flip"
-        pad, flip = (self._views.pad, self._views.flip) if crops else (0, False)
-        made = []
-        for view in views:
-            if view == "plain" or (view == "weak" and not crops):
-                images = raw
-            elif view == "weak":
-                images = augment.crop_flip(raw, pad=pad, flip=flip, generator=generator)
-            elif view == "strong":
-                images = augment.strong(raw, pad=pad, flip=flip, fill=self._views.fill, generator=generator)
-            else:
-                raise ValueError(f"unknown view {view!r}; valid: plain, weak, strong")
-            made.append(self.normalise(images))
-        return made
+    def _full_pass(self, function: Callable[[Tensor], Tensor]) -> Tensor:
+        parts = []
+        for images in self.plain_images():
+            self._check_deadline()
+            parts.append(function(images))
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     # -- log --------------------------------------------------------------------------------------------------------
     def log(self, name: str, value: Tensor | float) -> None:
-        """Add a scalar to this epoch's mean of `name`; stays on the device, costs no synchronisation."""
-        value = torch.as_tensor(value)
+        """Add a scalar to this epoch's mean of `name`; stays on the device, costs no synchronisation.
+
+        Raises `ValueError` for a name under which the harness reports what it measured.
+        """
+        if name in MEASURED:
+            raise ValueError(f"task.log cannot write {name!r}, which the harness measures; choose another name")
+        value = torch.as_tensor(value).detach()
         total, count = self._log.get(name, (0.0, 0))
         self._log[name] = (total + value, count + 1)
 
     # -- used by the harness ----------------------------------------------------------------------------------------
     def start_epoch(self, epoch: int) -> None:
-        self.current_epoch, self._loops = epoch, 0
+        self.current_epoch, self._loops, self._subset = epoch, 0, None
         self._generators.clear()
         self._log.clear()
         for learner in self._learners.values():

@@ -1,0 +1,409 @@
+"""The MLflow mirror: one run per record, written by the driver alone. The only module that imports mlflow.
+
+Records are the truth (law 2); the mirror can be thrown away and rebuilt from them. A tracking server that fails during
+a run therefore costs a warning, never a cell.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import functools
+import json
+import logging
+import math
+import os
+import re
+import socket
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from bench.records import checksum
+
+ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # the defaults wait for many minutes
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "0",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+ARTIFACTS = "mlflow-artifacts"  # folder beside a SQLite store
+CONNECT_SECONDS = 5.0
+MAX_VALUE = 500  # of a parameter; newer servers take more
+MAX_KEY = 250
+MAX_PARAMS = 100  # per batch
+MAX_METRICS = 1000  # per batch
+PAUSE_AFTER, PAUSE_SECONDS = 3, 60.0  # failures in a row, and how long a dead server is left alone then
+_METRIC_COLUMNS = {"key", "value", "timestamp", "step", "is_nan", "run_uuid"}
+
+
+class TrackError(Exception):
+    """The tracking store cannot be used; the message says what to do and holds no credentials (exit code 3)."""
+
+
+def default_uri(results: Path) -> str:
+    return f"sqlite:///{Path(results).absolute() / 'mlflow.db'}"
+
+
+def default_artifacts(results: Path) -> Path:
+    return Path(results).absolute() / ARTIFACTS
+
+
+def strip_credentials(uri: str) -> str:
+    """The URI without user, password and secret query values, fit to be stored and printed."""
+    uri = re.sub(r"^([A-Za-z][\w+.-]*://)[^/?#]*@", r"\1", uri)
+    if "?" not in uri:
+        return uri
+    parts = urlsplit(uri)
+    secret = re.compile("pass|pwd|token|secret|key|user|credential", re.IGNORECASE)
+    kept = [(name, value) for name, value in parse_qsl(parts.query) if not secret.search(name)]
+    return urlunsplit(parts._replace(query=urlencode(kept)))
+
+
+def _scrubbed(error: BaseException | str, uri: str) -> str:
+    """One line of an error, without what `strip_credentials` takes away."""
+    text = str(error).replace(uri, strip_credentials(uri))
+    text = re.sub(r"([A-Za-z][\w+.-]*://)[^\s/@]*@", r"\1", text)
+    first = next((line.strip() for line in text.splitlines() if line.strip()), "")
+    return (first or type(error).__name__)[:300]
+
+
+class Mirror:
+    """An open tracking store. Use `Mirror.open`; `log` what finishes; `failures` counts what could not be written."""
+
+    def __init__(self, client: Any, uri: str, experiment_id: str, index: Path | None) -> None:
+        self._client, self._uri, self._experiment_id = client, uri, experiment_id
+        self._index_file = index
+        self._index: dict[str, str] = {}  # checksum of a record -> run
+        self._database = _plain_database(uri)
+        self._in_a_row, self._quiet_until = 0, 0.0
+        self.failures = 0
+        self.last_error: str | None = None
+
+    @classmethod
+    def open(cls, uri: str, experiment: str, artifact_location: Path | str | None = None) -> Mirror:
+        """Connect, and create database and experiment if needed: once, in the driver, before any worker exists.
+
+        `artifact_location` is a folder below the results: a database stores artifacts there, and our index of what has
+        been mirrored lies there. By default it is beside a SQLite file; without any, the store is asked instead of an
+        index. Raises `TrackError` within seconds when the store cannot be used.
+        """
+        path = _sqlite_path(uri)
+        folder = Path(artifact_location).absolute() if artifact_location else path and path.parent / ARTIFACTS
+        try:
+            _probe(uri)
+            if folder is not None:
+                folder.mkdir(parents=True, exist_ok=True)
+            client = _client(uri)
+            with _creation_lock(uri):
+                found = _experiment(client, experiment, None if _is_server(uri) else folder)
+        except Exception as error:  # mlflow, sqlalchemy, requests and the operating system have no common base
+            raise TrackError(
+                f"cannot use the MLflow store {strip_credentials(uri)}: {_scrubbed(error, uri)}. Start the server or "
+                "correct the address, or run with --tracking none: the mirror can be rebuilt from the records later."
+            ) from None
+        index = f"index-{found.experiment_id}-{found.creation_time}.jsonl"  # a new database gets a new one
+        mirror = cls(client, uri, found.experiment_id, folder / index if folder else None)
+        mirror._read_index()
+        return mirror
+
+    def close(self) -> None:
+        """Nothing is buffered; whatever was logged is in the store."""
+        self._client = None
+
+    def log(self, record: Mapping[str, Any], label: str = "") -> bool:
+        """Mirror one record; False if it is there already or cannot be written now, which never raises."""
+        seal = record.get("checksum") or checksum(record)
+        if seal in self._index:
+            return False
+        if time.monotonic() < self._quiet_until:
+            self.failures += 1
+            return False
+        try:
+            run = self._write(record, seal, label)
+        except Exception as error:
+            self.failures += 1
+            self.last_error = _scrubbed(error, self._uri)
+            self._in_a_row += 1
+            if self._in_a_row >= PAUSE_AFTER:
+                self._quiet_until = time.monotonic() + PAUSE_SECONDS
+            return False
+        self._in_a_row, self._index[seal] = 0, run
+        if self._index_file is not None:
+            with contextlib.suppress(OSError), self._index_file.open("a") as file:
+                file.write(json.dumps([seal, run]) + "\n")
+        return True
+
+    def rebuild(self, records: Iterable[Mapping[str, Any]]) -> int:
+        """Mirror all records that the store lacks, whatever our index says; returns how many.
+
+        Removes runs that a crash left half-written, so no other run may be writing to the experiment.
+        """
+        self._index = self._search(sweep=True)
+        self._write_index()
+        self._in_a_row, self._quiet_until = 0, 0.0
+        return sum(self.log(record) for record in records)
+
+    @property
+    def warning(self) -> str | None:
+        """What to tell the user at the end of a run, None if all is well."""
+        if not self.failures:
+            return None
+        return (
+            f"{self.failures} records could not be mirrored to {strip_credentials(self._uri)} (last error: "
+            f"{self.last_error}). No result is lost; `bench sync` completes the mirror when the store is back."
+        )
+
+    # -- writing ----------------------------------------------------------------------------------------------------
+    def _write(self, record: Mapping[str, Any], seal: str, label: str) -> str:
+        from mlflow.entities import Metric, Param
+
+        begin, end = _times(record)
+        tags = _tags(record, seal, label)
+        run = self._client.create_run(self._experiment_id, start_time=begin, tags=tags).info.run_id
+        try:
+            params = [Param(key, value) for key, value in _params(record["cell"])]
+            history, latest = _curve(record.get("curve") or {})
+            final = [(name, 0, value) for name, value in _finals(record)] + latest
+            rows = final if self._bulk_insert(run, history, end) else final + history
+            metrics = [Metric(name, value, end, step) for name, step, value in rows]
+            self._client.log_batch(run, metrics[: MAX_METRICS - MAX_PARAMS], params[:MAX_PARAMS])
+            for start in range(MAX_METRICS - MAX_PARAMS, len(metrics), MAX_METRICS):
+                self._client.log_batch(run, metrics[start : start + MAX_METRICS])
+            for start in range(MAX_PARAMS, len(params), MAX_PARAMS):
+                self._client.log_batch(run, params=params[start : start + MAX_PARAMS])
+            self._client.set_terminated(run, "FINISHED" if record["status"] == "done" else "FAILED", end)
+        except BaseException:
+            with contextlib.suppress(Exception):
+                self._client.delete_run(run)
+            raise
+        return run
+
+    def _bulk_insert(self, run: str, rows: list[tuple[str, int, float]], timestamp: int) -> bool:
+        """History of the metrics straight into a SQLite store: 1 ms where MLflow's object mapper takes 20 to 60.
+
+        Only where the table looks as expected. The last value of each metric goes through MLflow, which keeps a second
+        table of latest values.
+        """
+        if self._database is None:
+            return False
+        with contextlib.closing(sqlite3.connect(self._database, timeout=20)) as connection, connection:
+            columns = {row[1] for row in connection.execute("PRAGMA table_info(metrics)")}
+            if columns != _METRIC_COLUMNS:
+                self._database = None
+                return False
+            connection.execute("PRAGMA synchronous=OFF")
+            connection.executemany(
+                "INSERT OR IGNORE INTO metrics (key, value, timestamp, step, is_nan, run_uuid) VALUES (?, ?, ?, ?, 0, ?)",
+                [(name, value, timestamp, step, run) for name, step, value in rows],
+            )
+        return True
+
+    # -- index ------------------------------------------------------------------------------------------------------
+    def _read_index(self) -> None:
+        if self._index_file is None or not self._index_file.exists():  # e.g. the first run here against a shared server
+            with contextlib.suppress(Exception):
+                self._index = self._search()
+                self._write_index()
+            return
+        for line in self._index_file.read_text().splitlines():
+            with contextlib.suppress(ValueError):  # a line cut off by a crash: that record is mirrored again
+                seal, run = json.loads(line)
+                self._index[seal] = run
+
+    def _write_index(self) -> None:
+        if self._index_file is not None:
+            self._index_file.write_text("".join(json.dumps([seal, run]) + "\n" for seal, run in self._index.items()))
+
+    def _search(self, *, sweep: bool = False) -> dict[str, str]:
+        """Checksum to run for all finished runs of ours in the store; `sweep` deletes the unfinished ones."""
+        found: dict[str, str] = {}
+        token = None
+        while True:
+            page = self._client.search_runs([self._experiment_id], max_results=1000, page_token=token)
+            for run in page:
+                seal = run.data.tags.get("bench.checksum")
+                if seal and run.info.status == "RUNNING":
+                    if sweep:
+                        self._client.delete_run(run.info.run_id)
+                elif seal:
+                    found[seal] = run.info.run_id
+            token = page.token
+            if not token:
+                return found
+
+
+# -- what of a record is mirrored ----------------------------------------------------------------------------------
+def _times(record: Mapping[str, Any]) -> tuple[int, int]:
+    """(start, end) in milliseconds; the time of mirroring where the record does not say."""
+
+    def stamp(name: str) -> int:
+        try:
+            return int(datetime.datetime.fromisoformat(record["provenance"][name]).timestamp() * 1000)
+        except (KeyError, TypeError, ValueError):
+            return int(time.time() * 1000)
+
+    begin = stamp("started")
+    return begin, max(begin, stamp("finished"))
+
+
+def _tags(record: Mapping[str, Any], seal: str, label: str) -> dict[str, str]:
+    cell = record["cell"]
+    noise = cell["noise"]["kind"] + (f"@{cell['noise']['rate']:g}" if "rate" in cell["noise"] else "")
+    label = label or str(cell["method"]["name"])
+    tags = {
+        "bench.id": record["id"],
+        "bench.checksum": seal,
+        "bench.suite": record["suite"],
+        "bench.status": record["status"],
+        "bench.dataset": cell["dataset"]["name"],
+        "bench.noise": noise,
+        "bench.method": cell["method"]["name"],
+        "bench.model": cell["model"]["name"],
+        "bench.seed": cell["seed"],
+        "bench.label": label,
+        "mlflow.runName": f"{label} {cell['dataset']['name']} {noise} seed {cell['seed']}",
+        "mlflow.source.name": "bench",
+        "mlflow.source.git.commit": record["provenance"].get("git_commit"),
+        "mlflow.note.content": record.get("reason"),
+    }
+    return {name: str(value)[:MAX_VALUE] for name, value in tags.items() if value not in (None, "")}
+
+
+def _params(cell: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The cell flattened to dotted keys."""
+
+    def walk(prefix: str, value: Any) -> Iterator[tuple[str, str]]:
+        if isinstance(value, Mapping):
+            for key, item in value.items():
+                yield from walk(f"{prefix}.{key}" if prefix else str(key), item)
+        else:
+            yield _key(prefix), (value if isinstance(value, str) else json.dumps(value))[:MAX_VALUE]
+
+    return list(walk("", cell))
+
+
+def _finals(record: Mapping[str, Any]) -> list[tuple[str, float]]:
+    """Final metrics, costs and the measured noise rate; groups as `<metric>/<group>`."""
+    found: list[tuple[str, Any]] = []
+    for name, value in record["metrics"].items():
+        found += [(f"{name}/{k}", v) for k, v in value.items()] if isinstance(value, Mapping) else [(name, value)]
+    found += [(f"cost/{name}", value) for name, value in (record.get("cost") or {}).items()]
+    found += [("noise/train_rate", (record.get("noise") or {}).get("train_rate"))]
+    return [(_key(name), float(value)) for name, value in found if _is_number(value)]
+
+
+def _curve(curve: Mapping[str, Any]) -> tuple[list[tuple[str, int, float]], list[tuple[str, int, float]]]:
+    """((name, epoch, value) of all epochs but each series' last, and of the last ones)."""
+    series = {name: values for name, values in curve.items() if name not in ("epoch", "group_acc")}
+    series |= {f"group_acc/{name}": values for name, values in curve.get("group_acc", {}).items()}
+    history: list[tuple[str, int, float]] = []
+    latest = []
+    for name, values in series.items():
+        rows = [(_key(name), e, float(v)) for e, v in zip(curve["epoch"], values, strict=True) if _is_number(v)]
+        history += rows[:-1]
+        latest += rows[-1:]
+    return history, latest
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _key(name: str) -> str:
+    """A name that MLflow accepts."""
+    return re.sub(r"[^\w\-./ ]", "_", name)[:MAX_KEY]
+
+
+# -- connecting ----------------------------------------------------------------------------------------------------
+def _is_server(uri: str) -> bool:
+    return uri.startswith(("http://", "https://"))
+
+
+def _sqlite_path(uri: str) -> Path | None:
+    match = re.match(r"^sqlite(?:\+\w+)?:///([^?]+)", uri)
+    return Path(match.group(1)) if match and match.group(1) != ":memory:" else None
+
+
+def _plain_database(uri: str) -> Path | None:
+    path = _sqlite_path(uri)
+    return path if path is not None and path.is_file() else None
+
+
+def _probe(uri: str) -> None:
+    """Raise quickly if nothing answers; MLflow itself would try again for minutes."""
+    path = _sqlite_path(uri)
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.closing(sqlite3.connect(path, timeout=20)) as connection:
+            connection.execute("PRAGMA schema_version").fetchone()
+            connection.execute("BEGIN IMMEDIATE").close()
+        return
+    parts = urlsplit(uri)
+    if not parts.scheme or not parts.hostname:
+        raise ValueError("not an address of a tracking store (valid: sqlite:///FILE, http://HOST:PORT, postgresql://...)")
+    ports = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
+    port = parts.port or ports.get(parts.scheme.split("+")[0])
+    if port is not None:
+        socket.create_connection((parts.hostname, port), timeout=CONNECT_SECONDS).close()
+
+
+def _client(uri: str) -> Any:
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    import mlflow
+
+    for logger in ("mlflow", "alembic"):
+        logging.getLogger(logger).setLevel(logging.ERROR)
+    path = _sqlite_path(uri)
+    if path is not None:
+        _relax_sync(path)
+    with _creation_lock(uri):
+        return mlflow.MlflowClient(uri)
+
+
+@functools.cache
+def _relax_sync(path: Path) -> None:
+    """No flush to the disk per commit in this one database: three times as fast, and a power cut costs a rebuild."""
+    from sqlalchemy import event
+    from sqlalchemy.engine import Engine
+
+    def connected(connection: Any, _: Any) -> None:
+        if isinstance(connection, sqlite3.Connection):
+            file = connection.execute("PRAGMA database_list").fetchone()[2]
+            if file and os.path.realpath(file) == os.path.realpath(path):
+                connection.execute("PRAGMA synchronous=OFF")
+
+    event.listen(Engine, "connect", connected)
+
+
+@contextlib.contextmanager
+def _creation_lock(uri: str) -> Iterator[None]:
+    """Two processes that create one SQLite store at the same time can leave it unusable."""
+    path = _sqlite_path(uri)
+    if path is None:
+        yield
+        return
+    from filelock import FileLock
+
+    with FileLock(f"{path}.lock", timeout=60):
+        yield
+
+
+def _experiment(client: Any, name: str, artifacts: Path | None) -> Any:
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            client.create_experiment(name, artifact_location=artifacts.as_uri() if artifacts else None)
+        except Exception:
+            if client.get_experiment_by_name(name) is None:  # else another process was faster
+                raise
+        found = client.get_experiment_by_name(name)
+    if found.lifecycle_stage != "active":
+        raise ValueError(f"its experiment {name!r} was deleted; restore it (mlflow experiments restore) or purge it")
+    return found

@@ -1,0 +1,142 @@
+"""Where a task's training images come from: one resident tensor on the device, or files decoded block by block.
+
+Both hand out blocks of normalised views; a method cannot tell them apart. Parameters of augmentation are drawn here, per
+sample, from the generators given, so the result never depends on the number of decoding threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bench.ops import augment
+
+#: images per block of a pass: resident ones amortise the fixed cost of tensor operations over many small batches; of files
+#: three blocks are in memory at a time (about 40 MB each at 224 pixels and one view)
+RESIDENT_BLOCK, FILE_BLOCK = 2048, 256
+VIEWS = ("plain", "weak", "strong")
+
+Views = tuple[str, ...]
+Stream = Callable[[str], torch.Generator]
+
+
+@dataclass(frozen=True)
+class ViewSettings:
+    """What weak and strong mean on this data set; `crops` False makes the weak view the plain image."""
+
+    pad: int
+    flip: bool
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    crops: bool = True
+
+    @property
+    def fill(self) -> tuple[int, ...]:
+        """Grey level per channel of a cut-out square: the mean picture's."""
+        return tuple(round(255 * m) for m in self.mean)
+
+
+class Images:
+    """What the two sources share. `shape` is (C, H, W)."""
+
+    block: int
+    shape: tuple[int, int, int]
+
+    def __init__(self, settings: ViewSettings, device: torch.device) -> None:
+        self.settings, self.device = settings, device
+        self._mean = torch.tensor(settings.mean, device=device).view(1, -1, 1, 1)
+        self._std = torch.tensor(settings.std, device=device).view(1, -1, 1, 1)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """uint8 [N, C, H, W] to float32, zero mean and unit deviation per channel by the data set's statistics."""
+        return augment.normalise(images, self._mean, self._std)
+
+    def blocks(self, indices: Sequence[Tensor], views: Views, stream: Stream) -> Iterator[list[Tensor]]:
+        """For each index tensor int64 [B] one normalised tensor [B, C, H, W] per view."""
+        raise NotImplementedError
+
+    def plain(self) -> Iterator[Tensor]:
+        """All images in index order, normalised, not augmented, in parts."""
+        raise NotImplementedError
+
+    def _finish(self, raw: Tensor, view: str, pad: int, flip: bool, generator: torch.Generator) -> Tensor:
+        if view == "weak" and (pad or flip):
+            raw = augment.crop_flip(raw, pad=pad, flip=flip, generator=generator)
+        elif view == "strong":
+            raw = augment.strong(raw, pad=pad, flip=flip, fill=self.settings.fill, generator=generator)
+        return self.normalise(raw)
+
+
+class ResidentImages(Images):
+    """One uint8 tensor [N, C, H, W] on the device."""
+
+    block = RESIDENT_BLOCK
+
+    def __init__(self, images: Tensor, settings: ViewSettings) -> None:
+        super().__init__(settings, images.device)
+        self._images = images
+        self.shape = (images.shape[1], images.shape[2], images.shape[3])
+        self._plain: Tensor | None = None
+
+    def blocks(self, indices: Sequence[Tensor], views: Views, stream: Stream) -> Iterator[list[Tensor]]:
+        generator = stream("augment")
+        crops = self.settings.crops
+        pad, flip = (self.settings.pad, self.settings.flip) if crops else (0, False)
+        for index in indices:
+            raw = self._images[index]
+            yield [self._finish(raw, view, pad, flip, generator) for view in views]
+
+    def plain(self) -> Iterator[Tensor]:
+        if self._plain is None:
+            self._plain = self.normalise(self._images)
+        yield self._plain
+
+
+class FileImagesOnDevice(Images):
+    """`bench.data.files.FileImages`: decoded in threads, one block ahead, moved to the device as uint8."""
+
+    block = FILE_BLOCK
+
+    def __init__(self, files: Any, settings: ViewSettings, device: torch.device) -> None:
+        super().__init__(settings, device)
+        self._files = files
+        self.shape = files.shape
+
+    def blocks(self, indices: Sequence[Tensor], views: Views, stream: Stream) -> Iterator[list[Tensor]]:
+        # The next block's geometry is drawn while this one is trained on, so it has a generator of its own.
+        geometry, generator = stream("geometry"), stream("augment")
+        crops = self.settings.crops
+
+        def wanted() -> Iterator[tuple[np.ndarray, list[np.ndarray | None]]]:
+            for index in indices:
+                cut = [view != "plain" and crops for view in views]
+                draws = [torch.rand(len(index), 4, dtype=torch.float64, generator=geometry).numpy() if c else None for c in cut]
+                yield index.cpu().numpy(), draws
+
+        for arrays in self._files.stream(wanted()):
+            made = []
+            for view, array in zip(views, arrays, strict=True):
+                made.append(self._finish(self._to_device(array), view, 0, self.settings.flip and crops, generator))
+            yield made
+
+    def plain(self) -> Iterator[Tensor]:
+        for array in self._files.passes(self.block):
+            yield self.normalise(self._to_device(array))
+
+    def _to_device(self, array: np.ndarray) -> Tensor:
+        tensor = torch.from_numpy(array)
+        if self.device.type == "cuda":
+            tensor = tensor.pin_memory()
+        return tensor.to(self.device, non_blocking=True)
+
+
+def make_images(images: Any, settings: ViewSettings, device: torch.device) -> Images:
+    """The source for a split's `images`: a uint8 array, or an index of files."""
+    if isinstance(images, np.ndarray):
+        return ResidentImages(torch.as_tensor(images).to(device), settings)
+    return FileImagesOnDevice(images, settings, device)

@@ -1,0 +1,165 @@
+"""Before the first epoch: data, noise and split become a task for the method and an evaluator that knows the truth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+import bench.data
+from bench import noise
+from bench.cell import stream_seed
+from bench.data import Loaded, Split
+from bench.fields import FieldError
+from bench.learner import Training
+from bench.method import Method
+from bench.noise import NoisyLabels
+from bench.trial.evaluate import Evaluator, HeldOut, Protocol, Truth
+from bench.trial.images import ViewSettings, make_images
+from bench.trial.task import NeedError, Task
+
+if TYPE_CHECKING:
+    from bench.trial.runner import Options
+
+Index = NDArray[np.int64]
+
+
+def prepare(
+    cell: dict[str, Any], options: Options, method: Method, protocol: Protocol, record: dict[str, Any]
+) -> tuple[Task, Evaluator]:
+    """The task and the evaluator of a cell; writes the blocks `noise` and `data` of the record.
+
+    Raises `bench.data.DataError`, `FieldError` where noise and data do not fit, `NeedError` for a need that cannot be met.
+    """
+    device = torch.device(options.device)
+    root = Path(options.data_root) if options.data_root else None
+    data = bench.data.load(cell["dataset"], root)
+    noisy = _noise(cell, options, data, root)
+    images, groups = _pool(data, noisy, root)
+    train, held_out = split(noisy.true, cell, data, protocol)
+    correct = noisy.labels[train] == noisy.true[train] if data.true_labels_known else None
+    official = data.val is not None and protocol.validation == "auto"
+    record["noise"] = _noise_block(noisy, data, correct)
+    record["data"] = {
+        "fingerprint": data.fingerprint, "canonical": data.canonical, "notes": list(data.notes), "n_train": len(train),
+        "n_val": len(data.val) if official and data.val else len(held_out), "n_test": len(data.test),
+        "n_test2": len(data.test2) if data.test2 else None, "test2": data.test2_name,
+        "groups": list(data.group_names) if data.group_names else None,
+        "validation": "official, true labels" if official else "hold-out, noisy labels" if len(held_out) else None,
+    }  # fmt: skip
+    training = Training(**cell["training"])
+    mean, std = data.channel_statistics
+    settings = ViewSettings(data.pad, data.flip, mean, std, crops=training.augment == "crop-flip")
+    train_groups = groups[train] if groups is not None else None
+    task = Task(
+        images=make_images(images[train], settings, device),
+        labels=torch.as_tensor(noisy.labels[train]).to(device),
+        num_classes=data.num_classes,
+        training=training,
+        model=cell["model"],
+        axes={"dataset": cell["dataset"], "seed": cell["seed"]},
+        method_name=cell["method"]["name"],
+        needs=frozenset(method.needs),
+        granted=_granted(method.needs, noisy, train, correct, train_groups, data.num_classes, device),
+        precision=options.precision,
+        time_limit=options.time_limit,
+        epoch_size=data.epoch_size,
+    )
+
+    def held(images: Any, labels: Index, groups: Index | None) -> HeldOut:
+        return HeldOut(make_images(images, settings, device), labels, groups)
+
+    def held_split(part: Split) -> HeldOut:
+        return held(part.images, part.labels, part.groups)
+
+    val = None
+    if official and data.val is not None:
+        val = held_split(data.val)
+    elif len(held_out):
+        val = held(images[held_out], noisy.labels[held_out], None)
+    if val is None and "validation" in method.needs:
+        raise NeedError(f"method {method.slug!r} needs validation, but protocol.val_fraction is 0")
+    evaluator = Evaluator(
+        val, held_split(data.test), Truth(correct, train_groups), data.group_names or (),
+        test2=held_split(data.test2) if data.test2 else None, top_k=max(data.top_k), num_classes=data.num_classes,
+    )  # fmt: skip
+    return task, evaluator
+
+
+def split(true: Index, cell: dict[str, Any], data: Loaded, protocol: Protocol) -> tuple[Index, Index]:
+    """(training, held-out) samples: stratified by true class, the same for every method and label noise of a seed."""
+    everything = np.arange(len(true))
+    if (data.val is not None and protocol.validation == "auto") or protocol.val_fraction == 0:
+        return everything, everything[:0]
+    rng = np.random.Generator(np.random.PCG64(stream_seed("split", cell["dataset"], cell["seed"])))
+    held_out = np.concatenate(
+        [
+            rng.permutation(members := np.flatnonzero(true == c))[: round(protocol.val_fraction * len(members))]
+            for c in range(-1, data.num_classes)  # -1: pictures that show none of the classes
+        ]
+    )
+    held_out.sort()
+    return np.setdiff1d(everything, held_out), held_out
+
+
+def _noise(cell: dict[str, Any], options: Options, data: Loaded, root: Path | None) -> NoisyLabels:
+    work = Path(options.work_folder) if options.work_folder else None
+    given = noise.NoiseInput.of(
+        data, cell["dataset"]["name"], root=root, files=dict(options.noise_files), device=options.device,
+        cache=work / "cache" if work else None,
+    )  # fmt: skip
+    return noise.artefact(cell["noise"], given, cell["dataset"], cell["seed"], work / "noise" if work else None)
+
+
+def _pool(data: Loaded, noisy: NoisyLabels, root: Path | None) -> tuple[Any, Index | None]:
+    """Training images and groups after noise has removed samples or replaced pictures."""
+    images, groups = data.train.images, data.train.groups
+    if noisy.keep is not None:
+        images = images[noisy.keep]
+        groups = groups[noisy.keep] if groups is not None else None
+    if noisy.replaced is not None:
+        source = bench.data.load(noisy.replaced.source, root).train.images
+        name = noisy.replaced.source["name"]
+        if not isinstance(images, np.ndarray) or not isinstance(source, np.ndarray):
+            message = "open-set noise replaces pictures in memory, and these are files"
+            raise FieldError("noise", message, "use a data set such as cifar10")
+        if images.shape[1:] != source.shape[1:]:
+            message = f"pictures of {name} are {source.shape[1:]}, not {images.shape[1:]}"
+            raise FieldError("noise", message, "choose another source")
+        images = images.copy() if noisy.keep is None else images
+        images[noisy.replaced.position] = source[noisy.replaced.index]
+    return images, groups
+
+
+def _noise_block(noisy: NoisyLabels, data: Loaded, correct: NDArray[np.bool_] | None) -> dict[str, Any]:
+    known = correct is not None
+    small = data.num_classes <= 100
+    return {
+        "rate": noisy.rate if known else None,
+        "train_rate": float(1 - correct.mean()) if correct is not None else None,
+        "nominal": noisy.nominal,
+        "expected": noisy.expected,
+        "sha256": noisy.sha256,
+        "definition": noisy.definition,
+        "matrix": np.round(noisy.matrix, 6).tolist() if known and small else None,
+        "classes": list(data.class_names) if small else None,
+    }
+
+
+def _granted(
+    needs: Any, noisy: NoisyLabels, train: Index, correct: NDArray[np.bool_] | None, groups: Index | None, classes: int,
+    device: torch.device,
+) -> dict[str, Any]:  # fmt: skip
+    """Only what the method declared; what nobody knows is left out, so that asking for it is an error."""
+    known: dict[str, Any] = {}
+    if correct is not None:
+        known["noise_rate"] = float(1 - correct.mean())
+        shown = train[noisy.true[train] >= 0]  # pictures of none of the classes have no row
+        matrix = noise.transition_matrix(noisy.true[shown], noisy.labels[shown], classes)
+        known["transition_matrix"] = torch.as_tensor(matrix, dtype=torch.float32, device=device)
+    if groups is not None:
+        known["groups"] = torch.as_tensor(groups, device=device)
+    return {need: value for need, value in known.items() if need in needs}
