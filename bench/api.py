@@ -55,13 +55,13 @@ class RunReport:
         return 0 if set(self.counts) <= {"done", "skipped"} else 1
 
 
-def read_plan(suite: str | Path, overrides: Overrides | None = None) -> Plan:
-    """The plan of a suite file. Raises `bench.yaml_source.SuiteError`."""
+def read_plan(suite: str | Path, overrides: Overrides | None = None, data: str | Path | None = None) -> Plan:
+    """The plan of a suite file; `data` is the data folder. Raises `bench.yaml_source.SuiteError`."""
     from bench.plan import make_plan
     from bench.suite import load_suite
 
     parsed, source = load_suite(Path(suite))
-    return make_plan(parsed, source, overrides)
+    return make_plan(parsed, source, overrides, Path(data) if data else None)
 
 
 def run(
@@ -91,7 +91,7 @@ def run(
 
     say = say or (lambda line: None)
     overrides = Overrides(only or {}, set or {}, seed_list(seeds))
-    plan = read_plan(suite, overrides)
+    plan = read_plan(suite, overrides, data)
     root = Path(results).resolve()
     folder = root / plan.suite.name
     _writable(folder)
@@ -108,7 +108,7 @@ def run(
         _execute(plan, todo, folder, data, executor, address, tracking, force or retry_failed, report, say, interactive)
     report.scan = scan(entries, folder) if todo or adopted else before
     # The manifest and the table describe the whole suite, however little of it this call ran.
-    whole = plan if not overrides.only else read_plan(suite, Overrides({}, overrides.set, overrides.seeds))
+    whole = plan if not overrides.only else read_plan(suite, Overrides({}, overrides.set, overrides.seeds), data)
     suffix = f"-{overrides.digest()}" if overrides.digest() else ""
     try:
         _write_reports(whole, folder, suffix, report, fresh=bool(todo or adopted))

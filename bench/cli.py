@@ -3,99 +3,18 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import click
 
 import bench
+from bench.cli_data import data, noise
+from bench.cli_options import guarded, parse_only, parse_seeds, parse_set
 
 EXIT_CODES = "Exit codes: 0 all cells done, 1 some failed, 2 bad usage or suite, 3 environment, 130 interrupted."
-
-
-def guarded(command: Callable[..., int | None]) -> Callable[..., None]:
-    """Turn our exceptions into messages and exit codes; anything else is a bug and keeps its traceback."""
-
-    @wraps(command)
-    def wrapper(**options: Any) -> None:
-        from bench.fields import FieldError
-        from bench.records import RecordError
-        from bench.yaml_source import SuiteError
-
-        try:
-            code = command(**options) or 0
-        except SuiteError as error:
-            count = len(error.problems)
-            click.echo(f"error: {count} problem{'s' if count > 1 else ''} in the suite", err=True)
-            for problem in error.problems:
-                click.echo(f"  {problem}", err=True)
-            code = 2
-        except FieldError as error:
-            click.echo(f"error: {error}", err=True)
-            code = 2
-        except RecordError as error:
-            click.echo(f"error: {error}", err=True)
-            code = 1
-        except KeyboardInterrupt:
-            click.echo("interrupted", err=True)
-            code = 130
-        except Exception as error:
-            if type(error).__name__ not in ("EnvironmentProblem", "DataError"):
-                raise
-            click.echo(f"error: {error}", err=True)
-            code = 3
-        sys.stdout.flush()
-        sys.exit(code)
-
-    return wrapper
-
-
-def parse_only(values: tuple[str, ...]) -> dict[str, list[str]]:
-    result: dict[str, list[str]] = {}
-    for value in values:
-        axis, _, text = value.partition("=")
-        # a comma inside of brackets or quotes belongs to the name: symmetric@0.5 (touched=coin, own_class=False)
-        names = [name.strip().strip('"') for name in re.findall(r'(?:"[^"]*"|\([^)]*\)|[^,])+', text)]
-        if not any(names):
-            raise click.BadParameter(f"{value!r} is not AXIS=VALUE[,VALUE..]; for example --only method=erm,elr", param_hint="--only")
-        result.setdefault(axis.strip(), []).extend(name for name in names if name)
-    return result
-
-
-def parse_set(values: tuple[str, ...]) -> dict[str, Any]:
-    import yaml
-
-    result: dict[str, Any] = {}
-    for value in values:
-        key, equals, text = value.partition("=")
-        if not equals:
-            raise click.BadParameter(f"{value!r} is not KEY=VALUE; for example --set training.epochs=5", param_hint="--set")
-        try:
-            result[key.strip()] = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise click.BadParameter(f"the value of {value!r} is not understood; quote it as in YAML", param_hint="--set") from None
-    return result
-
-
-def parse_seeds(value: str | None) -> list[int] | None:
-    """`3` is the seeds 0, 1, 2; `3,` is the seed 3; `0,4,7` are these."""
-    if value is None:
-        return None
-    from bench.suite import seed_list
-
-    try:
-        numbers = [int(part) for part in value.split(",") if part.strip()]
-        seeds = seed_list(numbers if "," in value else numbers[0])
-        if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
-            raise ValueError
-    except (ValueError, IndexError):
-        message = f"{value!r} is neither a number of seeds nor a list of different seeds such as 0,4,7"
-        raise click.BadParameter(message, param_hint="--seeds") from None
-    return seeds
 
 
 def selection(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -106,6 +25,7 @@ def selection(command: Callable[..., Any]) -> Callable[..., Any]:
                      help="Override a value: params.<field>, <method>.<field>, training.<field>, protocol.<field>, model.<field>."),
         click.option("--seeds", metavar="N|A,B,..", help="The first N seeds, or these, in place of the suite's."),
         click.option("--results", default="results", show_default=True, metavar="DIR", help="Where records are kept."),
+        click.option("--data", metavar="DIR", envvar="BENCH_DATA", help="Folder of the data sets that are not embedded."),
         click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text."),
     )  # fmt: skip
     for option in reversed(options):
@@ -133,7 +53,6 @@ def main() -> None:
 @main.command(epilog=EXIT_CODES)
 @click.argument("suites", nargs=-1, required=True, metavar="SUITE...")
 @selection
-@click.option("--data", metavar="DIR", envvar="BENCH_DATA", help="Folder of the data sets that are not embedded.")
 @click.option("--executor", type=click.Choice(["ray", "inline"]), default="ray", show_default=True,
               help="ray: all cores or a cluster; inline: one process, for debuggers and machines without Ray.")  # fmt: skip
 @click.option("--address", metavar="ADDR", help="A running Ray cluster (implies --executor ray).")
@@ -159,7 +78,7 @@ def run(suites: tuple[str, ...], only: tuple[str, ...], set_: tuple[str, ...], s
         raise click.UsageError("--address names a Ray cluster, which --executor inline does not use")
     if len(suites) > 1:  # a fault in the last one must not show after hours
         for suite in suites:
-            read_plan(suite, Overrides(parse_only(only), parse_set(set_), parse_seeds(seeds)))
+            read_plan(suite, Overrides(parse_only(only), parse_set(set_), parse_seeds(seeds)), options["data"])
     interactive = sys.stdout.isatty() and not as_json
     code, summaries = 0, []
     for suite in suites:
@@ -227,7 +146,9 @@ def _relative(path: Path) -> str:
 @selection
 @click.option("--values", is_flag=True, help="List every resolved value with its origin, one block per row.")
 @guarded
-def plan(suite: str, only: tuple[str, ...], set_: tuple[str, ...], seeds: str | None, results: str, as_json: bool, values: bool) -> None:
+def plan(
+    suite: str, only: tuple[str, ...], set_: tuple[str, ...], seeds: str | None, results: str, data: str | None, as_json: bool, values: bool
+) -> None:
     """Show cells, their states, and where each resolved value comes from; runs nothing.
 
     \b
@@ -239,9 +160,9 @@ def plan(suite: str, only: tuple[str, ...], set_: tuple[str, ...], seeds: str | 
 
     overrides = Overrides(parse_only(only), parse_set(set_), parse_seeds(seeds))
     if as_json:
-        click.echo(json.dumps(plan_json(suite, overrides, Path(results))))
+        click.echo(json.dumps(plan_json(suite, overrides, Path(results), data)))
     else:
-        click.echo(plan_text(suite, overrides, Path(results), values=values))
+        click.echo(plan_text(suite, overrides, Path(results), data, values=values))
 
 
 @main.command()
@@ -356,6 +277,10 @@ def doctor(results: str, as_json: bool) -> int:
     findings = examine(Path(results))
     click.echo(json.dumps(findings) if as_json else doctor_text(findings))
     return 0 if all(finding["ok"] for finding in findings if finding["required"]) else 3
+
+
+main.add_command(data)
+main.add_command(noise)
 
 
 if __name__ == "__main__":

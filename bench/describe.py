@@ -25,11 +25,11 @@ def columns(rows: Sequence[Sequence[Any]], headers: Sequence[str]) -> str:
 
 
 # -- plan --------------------------------------------------------------------------------------------------------------
-def plan_json(suite: str, overrides: Overrides, results: Path) -> dict[str, Any]:
+def plan_json(suite: str, overrides: Overrides, results: Path, data: str | None = None) -> dict[str, Any]:
     """Every cell with its state, resolved values and their origins."""
     from bench.plan import scan
 
-    plan = read_plan(suite, overrides)
+    plan = read_plan(suite, overrides, data)
     found = scan([entry.shown() for entry in plan.entries], results.resolve() / plan.suite.name)
     cells = [
         {**entry.shown(), "state": found.states[entry.id], "cell": entry.cell, "origins": entry.origins, "code": code}
@@ -39,9 +39,9 @@ def plan_json(suite: str, overrides: Overrides, results: Path) -> dict[str, Any]
     return {**head, "cells": cells}
 
 
-def plan_text(suite: str, overrides: Overrides, results: Path, *, values: bool) -> str:
+def plan_text(suite: str, overrides: Overrides, results: Path, data: str | None = None, *, values: bool) -> str:
     """A line per row and noise; with `values` also every resolved value with its origin."""
-    facts = plan_json(suite, overrides, results)
+    facts = plan_json(suite, overrides, results, data)
     rows: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     for cell in facts["cells"]:
         rows.setdefault((cell["dataset"], cell["noise"], cell["method"]), []).append(cell)

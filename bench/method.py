@@ -68,7 +68,8 @@ class Recipe:
             raise FieldError("recipe fixed.when", "a fixed recipe cannot depend on the noise, which a user does not know")
 
     def matches(self, facts: Mapping[str, Any]) -> bool:
-        return all(facts.get(key) in (value if isinstance(value, (list, tuple)) else (value,)) for key, value in self.when.items())
+        options = {key: value if isinstance(value, (list, tuple)) else (value,) for key, value in self.when.items()}
+        return all(facts.get(key) in values for key, values in options.items())
 
 
 class Method(Configurable):
@@ -266,7 +267,7 @@ def method_from_file(path: Path) -> type[Method]:
         sys.modules[name] = module
         try:
             spec.loader.exec_module(module)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             del sys.modules[name]
             raise FieldError("method", f"{path} does not import: {type(error).__name__}: {error}") from error
     found = [cls for slug, cls in classes_in(module, Method).items()]

@@ -50,21 +50,24 @@ def code_fingerprint(path: Path) -> str:
         if file in seen:
             continue
         seen[file] = file.read_bytes()
-        waiting += [found for name in _imported(seen[file], file) if (found := _module_file(name)) is not None]
+        waiting += _imports(file, seen[file])
     digest = hashlib.sha256()
     for file in sorted(seen, key=lambda f: f.name if not f.is_relative_to(_ROOT) else str(f.relative_to(_ROOT))):
         digest.update(hashlib.sha256(seen[file]).digest())
     return digest.hexdigest()[:16]
 
 
-def _imported(source: bytes, file: Path) -> set[str]:
+@functools.cache
+def _imports(file: Path, source: bytes) -> tuple[Path, ...]:
+    """The files of ours that a file imports; methods share most of them, so each is parsed once."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(source, filename=str(file))):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return {name for name in names if name.split(".")[0] in _OURS}
+    files = (_module_file(name) for name in names if name.split(".")[0] in _OURS)
+    return tuple(sorted(found for found in files if found is not None))
 
 
 def _module_file(name: str) -> Path | None:

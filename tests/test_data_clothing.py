@@ -51,7 +51,7 @@ def test_settings_with_clean_labels(loaded: Loaded, tmp_path: Path) -> None:
     assert [mixed.train.images.path(i) for i in (29, 30)] == [loaded.train.images.path(29), clean.train.images.path(0)]
     both = TinyClothing1M(train="both").load(tmp_path)
     assert both.train.labels.tolist() == list(range(3, 12)) and both.true_labels_known and both.given_labels is not None
-    assert both.given_labels.tolist() == [3, 5, 7, 6, 8, 10, 9, 11, 13]
+    assert both.given_labels.tolist() == [3, 6, 9, 6, 9, 12, 9, 12, 1]
     assert both.train.images.path(0) == clean.train.images.path(3)
     assert len({data.fingerprint for data in (loaded, clean, mixed, both)}) == 4
     imagenet = TinyClothing1M(normalisation="imagenet").load(tmp_path)
@@ -131,7 +131,9 @@ def test_subset_protocols(tmp_path: Path) -> None:
     chosen = set(mixed.trusted.tolist())
     assert all((mixed.train.images.path(i) in hand) == (i in chosen) for i in range(42)) and chosen
     both = cls(train="both", per_class=1).load(tmp_path)
-    assert both.given_labels is not None and len(both.given_labels) == len(both.train) == 9  # no given label occurs twice
+    assert both.given_labels is not None and sorted(both.given_labels.tolist()) == [1, 3, 6, 9, 12]  # balanced by given label
+    pairs = {(3, 3), (4, 6), (5, 9), (6, 6), (7, 9), (8, 12), (9, 9), (10, 12), (11, 1)}
+    assert set(zip(both.train.labels.tolist(), both.given_labels.tolist(), strict=True)) < pairs
     with pytest.raises(DataError, match="two protocols"):
         cls(epoch_size=28, per_class=2).load(tmp_path)
 
