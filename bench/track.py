@@ -7,11 +7,9 @@ a run therefore costs a warning, never a cell.
 from __future__ import annotations
 
 import contextlib
-import datetime
 import functools
 import json
 import logging
-import math
 import os
 import re
 import socket
@@ -22,6 +20,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
+from bench import track_rows
 from bench.records import checksum
 
 ENVIRONMENT = {
@@ -34,12 +33,13 @@ ENVIRONMENT = {
 }
 ARTIFACTS = "mlflow-artifacts"  # folder beside a SQLite store
 CONNECT_SECONDS = 5.0
-MAX_VALUE = 500  # of a parameter; newer servers take more
-MAX_KEY = 250
 MAX_PARAMS = 100  # per batch
 MAX_METRICS = 1000  # per batch
 PAUSE_AFTER, PAUSE_SECONDS = 3, 60.0  # failures in a row, and how long a dead server is left alone then
-_METRIC_COLUMNS = {"key", "value", "timestamp", "step", "is_nan", "run_uuid"}
+_COLUMNS = {
+    "metrics": {"key", "value", "timestamp", "step", "is_nan", "run_uuid"},
+    "params": {"key", "value", "run_uuid"},
+}
 
 
 class TrackError(Exception):
@@ -163,20 +163,21 @@ class Mirror:
     def _write(self, record: Mapping[str, Any], seal: str, label: str) -> str:
         from mlflow.entities import Metric, Param
 
-        begin, end = _times(record)
-        tags = _tags(record, seal, label)
+        begin, end = track_rows.times(record)
+        tags = track_rows.tags(record, seal, label)
         run = self._client.create_run(self._experiment_id, start_time=begin, tags=tags).info.run_id
         try:
-            params = [Param(key, value) for key, value in _params(record["cell"])]
-            history, latest = _curve(record.get("curve") or {})
-            final = [(name, 0, value) for name, value in _finals(record)] + latest
-            rows = final if self._bulk_insert(run, history, end) else final + history
-            metrics = [Metric(name, value, end, step) for name, step, value in rows]
-            self._client.log_batch(run, metrics[: MAX_METRICS - MAX_PARAMS], params[:MAX_PARAMS])
-            for start in range(MAX_METRICS - MAX_PARAMS, len(metrics), MAX_METRICS):
-                self._client.log_batch(run, metrics[start : start + MAX_METRICS])
-            for start in range(MAX_PARAMS, len(params), MAX_PARAMS):
-                self._client.log_batch(run, params=params[start : start + MAX_PARAMS])
+            params = track_rows.params(record["cell"])
+            history, latest = track_rows.curve(record.get("curve") or {})
+            final = [(name, 0, value) for name, value in track_rows.finals(record)] + latest
+            if not self._bulk_insert(run, history, params, end):
+                for start in range(0, len(params), MAX_PARAMS):
+                    some = [Param(name, value) for name, value in params[start : start + MAX_PARAMS]]
+                    self._client.log_batch(run, params=some)
+                final += history
+            for start in range(0, len(final), MAX_METRICS):
+                rows = final[start : start + MAX_METRICS]
+                self._client.log_batch(run, [Metric(name, value, end, step) for name, step, value in rows])
             self._client.set_terminated(run, "FINISHED" if record["status"] == "done" else "FAILED", end)
         except BaseException:
             with contextlib.suppress(Exception):
@@ -184,23 +185,29 @@ class Mirror:
             raise
         return run
 
-    def _bulk_insert(self, run: str, rows: list[tuple[str, int, float]], timestamp: int) -> bool:
-        """History of the metrics straight into a SQLite store: 1 ms where MLflow's object mapper takes 20 to 60.
+    def _bulk_insert(
+        self, run: str, history: list[tuple[str, int, float]], params: list[tuple[str, str]], timestamp: int
+    ) -> bool:
+        """Parameters and curves straight into a SQLite store: 1 ms where MLflow's object mapper takes 25 to 60.
 
-        Only where the table looks as expected. The last value of each metric goes through MLflow, which keeps a second
+        Only where the tables look as expected. The last value of each metric goes through MLflow, which keeps a second
         table of latest values.
         """
         if self._database is None:
             return False
         with contextlib.closing(sqlite3.connect(self._database, timeout=20)) as connection, connection:
-            columns = {row[1] for row in connection.execute("PRAGMA table_info(metrics)")}
-            if columns != _METRIC_COLUMNS:
-                self._database = None
-                return False
+            for table, expected in _COLUMNS.items():
+                if {row[1] for row in connection.execute(f"PRAGMA table_info({table})")} != expected:
+                    self._database = None
+                    return False
             connection.execute("PRAGMA synchronous=OFF")
             connection.executemany(
                 "INSERT OR IGNORE INTO metrics (key, value, timestamp, step, is_nan, run_uuid) VALUES (?, ?, ?, ?, 0, ?)",
-                [(name, value, timestamp, step, run) for name, step, value in rows],
+                [(name, value, timestamp, step, run) for name, step, value in history],
+            )
+            connection.executemany(
+                "INSERT OR IGNORE INTO params (key, value, run_uuid) VALUES (?, ?, ?)",
+                [(name, value, run) for name, value in params],
             )
         return True
 
@@ -236,88 +243,6 @@ class Mirror:
             token = page.token
             if not token:
                 return found
-
-
-# -- what of a record is mirrored ----------------------------------------------------------------------------------
-def _times(record: Mapping[str, Any]) -> tuple[int, int]:
-    """(start, end) in milliseconds; the time of mirroring where the record does not say."""
-
-    def stamp(name: str) -> int:
-        try:
-            return int(datetime.datetime.fromisoformat(record["provenance"][name]).timestamp() * 1000)
-        except (KeyError, TypeError, ValueError):
-            return int(time.time() * 1000)
-
-    begin = stamp("started")
-    return begin, max(begin, stamp("finished"))
-
-
-def _tags(record: Mapping[str, Any], seal: str, label: str) -> dict[str, str]:
-    cell = record["cell"]
-    noise = cell["noise"]["kind"] + (f"@{cell['noise']['rate']:g}" if "rate" in cell["noise"] else "")
-    label = label or str(cell["method"]["name"])
-    tags = {
-        "bench.id": record["id"],
-        "bench.checksum": seal,
-        "bench.suite": record["suite"],
-        "bench.status": record["status"],
-        "bench.dataset": cell["dataset"]["name"],
-        "bench.noise": noise,
-        "bench.method": cell["method"]["name"],
-        "bench.model": cell["model"]["name"],
-        "bench.seed": cell["seed"],
-        "bench.label": label,
-        "mlflow.runName": f"{label} {cell['dataset']['name']} {noise} seed {cell['seed']}",
-        "mlflow.source.name": "bench",
-        "mlflow.source.git.commit": record["provenance"].get("git_commit"),
-        "mlflow.note.content": record.get("reason"),
-    }
-    return {name: str(value)[:MAX_VALUE] for name, value in tags.items() if value not in (None, "")}
-
-
-def _params(cell: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The cell flattened to dotted keys."""
-
-    def walk(prefix: str, value: Any) -> Iterator[tuple[str, str]]:
-        if isinstance(value, Mapping):
-            for key, item in value.items():
-                yield from walk(f"{prefix}.{key}" if prefix else str(key), item)
-        else:
-            yield _key(prefix), (value if isinstance(value, str) else json.dumps(value))[:MAX_VALUE]
-
-    return list(walk("", cell))
-
-
-def _finals(record: Mapping[str, Any]) -> list[tuple[str, float]]:
-    """Final metrics, costs and the measured noise rate; groups as `<metric>/<group>`."""
-    found: list[tuple[str, Any]] = []
-    for name, value in record["metrics"].items():
-        found += [(f"{name}/{k}", v) for k, v in value.items()] if isinstance(value, Mapping) else [(name, value)]
-    found += [(f"cost/{name}", value) for name, value in (record.get("cost") or {}).items()]
-    found += [("noise/train_rate", (record.get("noise") or {}).get("train_rate"))]
-    return [(_key(name), float(value)) for name, value in found if _is_number(value)]
-
-
-def _curve(curve: Mapping[str, Any]) -> tuple[list[tuple[str, int, float]], list[tuple[str, int, float]]]:
-    """((name, epoch, value) of all epochs but each series' last, and of the last ones)."""
-    series = {name: values for name, values in curve.items() if name not in ("epoch", "group_acc")}
-    series |= {f"group_acc/{name}": values for name, values in curve.get("group_acc", {}).items()}
-    history: list[tuple[str, int, float]] = []
-    latest = []
-    for name, values in series.items():
-        rows = [(_key(name), e, float(v)) for e, v in zip(curve["epoch"], values, strict=True) if _is_number(v)]
-        history += rows[:-1]
-        latest += rows[-1:]
-    return history, latest
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _key(name: str) -> str:
-    """A name that MLflow accepts."""
-    return re.sub(r"[^\w\-./ ]", "_", name)[:MAX_KEY]
 
 
 # -- connecting ----------------------------------------------------------------------------------------------------

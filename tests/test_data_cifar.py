@@ -521,6 +521,10 @@ def test_get_does_not_write_over_other_files(tmp_path: Path, monkeypatch: pytest
         tools.get("cifar10", tmp_path)
     monkeypatch.setitem(datasets(), "cifar10", cls)
     assert tools.get("cifar10", tmp_path).ok  # official: kept
+    rewrite(tmp_path / "cifar-10-batches-py/test_batch", data=pixels(20, 99))
+    assert tools.check("cifar10", tmp_path).ok  # usable, but not what a download would bring
+    with pytest.raises(DataError, match="there are files that are not the official ones"):
+        tools.get("cifar10", tmp_path)
 
 
 def test_batches_hold_what_the_tests_think() -> None:

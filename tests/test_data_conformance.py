@@ -71,6 +71,13 @@ def splits(data: Loaded) -> Iterator[tuple[str, Split]]:
             yield name, split
 
 
+def test_notes_may_be_a_function_that_is_called_once() -> None:
+    split, calls = Split(np.zeros((2, 1, 2, 2), np.uint8), np.array([0, 1])), []
+    data = Loaded(split, split, ("a", "b"), notes=lambda: (calls.append(1), ("odd",))[1], canonical=lambda: False)  # type: ignore
+    assert calls == [] and data.notes == data.notes == ("odd",) and calls == [1] and data.canonical is False
+    assert Loaded(split, split, ("a", "b")).canonical is True and Loaded(split, split, ("a", "b")).notes == ()
+
+
 def test_every_data_set_has_a_miniature() -> None:
     assert sorted(BUILDERS) == SLUGS, "add a builder for each new data set, remove those of data sets that are gone"
 

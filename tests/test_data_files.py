@@ -92,6 +92,7 @@ def test_a_part_of_an_index(tmp_path: Path) -> None:
         assert (part.fetch(np.arange(3)) == images.fetch(chosen)).all()
     assert part.paths._buffer is not images.paths._buffer  # the pickled one
     assert images.take(chosen).paths._buffer is images.paths._buffer
+    assert (images.sizes()[chosen] == images.take(chosen).sizes()).all()
     mask = np.arange(len(images)) == 4
     assert images[mask].path(0) == images.path(4)
 
@@ -339,10 +340,11 @@ def test_the_first_fault_of_a_batch_is_reported_whatever_the_threads(tmp_path: P
     images = index(tmp_path)
     for position in (4, 5, 17):
         break_file(Path(images.path(position)), "truncated")
+    healthy = [1, 2, 3] * 10  # faults lie in different jobs
     for threads in (1, 4):
         set_threads(threads)
         with pytest.raises(DataError, match="p17.jpg"):
-            images.fetch(np.array([1, 2, 17, 3, 5, 4]))
+            images.fetch(np.array([*healthy, 17, *healthy, 5, *healthy, 4]))
 
 
 def test_a_stream_delivers_the_blocks_before_a_fault(tmp_path: Path) -> None:

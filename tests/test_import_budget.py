@@ -169,12 +169,15 @@ ARROWS: dict[str, set[str]] = {
     },
     "trial": {"cell", "data", "fields", "learner", "method", "models", "noise", "ops", "provenance", "records"},
     "schedule": {"cell", "provenance", "records", "trial"},
-    "track": {"cell", "records"},
+    "track": {"cell", "records", "track_rows"},
+    "track_rows": {"cell", "records"},
     "progress": {"records", "schedule"},
     "check": ANYTHING - {"api", "describe", "plan", "progress", "report", "suite", "track"},
     "describe": ANYTHING,
     "api": ANYTHING - {"check", "describe"},
-    "cli": ANYTHING,
+    "cli": ANYTHING | {"cli_data", "cli_options"},
+    "cli_data": {"cli_options", "data", "noise", "records"},
+    "cli_options": {"fields", "records", "suite", "yaml_source"},
 }  # fmt: skip
 
 

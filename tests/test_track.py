@@ -101,7 +101,10 @@ def test_long_curves_go_in_batches_also_where_the_short_cut_is_closed(results: P
     mirror._database = None
     mirror.log(make_record(1, epochs=700))
     assert mirror.failures == 0
-    for run in runs(results, "long"):
+    found = runs(results, "long")
+    by_seed = {run.data.params.pop("seed"): run for run in found}
+    assert by_seed["0"].data.params == by_seed["1"].data.params != {}
+    for run in found:
         assert len(client.get_metric_history(run.info.run_id, "test_acc")) == 700
         assert len(client.get_metric_history(run.info.run_id, "group_acc/no loop/rows")) == 700
         assert run.data.metrics["test_acc"] == 6.99

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 from array import array
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,9 @@ class Column:
         if place == len(self._first):
             self._first.append(len(self._ids))
         self._ids.append(place)
+
+    def __len__(self) -> int:
+        return len(self._ids)
 
     @property
     def names(self) -> list[str]:
@@ -101,11 +105,11 @@ def read_csv(path: Path, dataset: str) -> Listing:
 
 
 def _read_rows(path: Path, rows: Any, dataset: str) -> Listing:
-    try:
+    lines, columns = array("i"), {name: Column() for name in COLUMNS[1:]}
+
+    def images() -> Iterator[bytes]:
         header = [name.strip() for name in next(rows, [])]
         _check_header(path, header, dataset)
-        columns = {name: Column() for name in header if name != "image"}
-        lines, buffer = array("i"), []
         for row in rows:
             where = f"{path}:{rows.line_num}"
             if not row:
@@ -113,22 +117,24 @@ def _read_rows(path: Path, rows: Any, dataset: str) -> Listing:
             if len(row) != len(header):
                 hint = f"the header has {len(header)}: {', '.join(header)}"
                 raise DataError(f"{len(row)} entries", where=where, hint=hint, dataset=dataset)
-            for name, value in zip(header, row, strict=True):
-                value = value.strip()
+            entries = {name: value.strip() for name, value in zip(header, row, strict=True)}
+            for name, value in entries.items():
                 if not value:
                     raise DataError(f"{name!r} is empty", where=where, dataset=dataset)
-                if name == "image":
-                    buffer.append(safe_path(os.path.normpath(value).encode(), where, dataset))
-                else:
+                if name != "image":
                     columns[name].add(value)
             lines.append(rows.line_num)
+            yield safe_path(os.path.normpath(entries["image"]).encode(), where, dataset)
+
+    try:
+        paths = Paths.of(images())  # one buffer: no list of a million texts
     except csv.Error as error:
         raise DataError(f"not CSV: {error}", where=f"{path}:{rows.line_num}", dataset=dataset) from None
     if not lines:
         raise DataError("the list has no rows", where=path, dataset=dataset)
-    paths, numbers = Paths.of(buffer), np.array(lines, dtype=np.int32)
+    numbers = np.array(lines, dtype=np.int32)
     refuse_duplicates(Listed(path, paths, np.zeros(0, np.int64), numbers, len(paths)), dataset)
-    clean, group, split = (columns.get(name) for name in COLUMNS[2:])
+    clean, group, split = (column if len(column) else None for column in (columns[name] for name in COLUMNS[2:]))
     return Listing(path, path.parent, paths, columns["label"], clean, group, split, numbers)
 
 
