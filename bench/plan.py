@@ -148,7 +148,7 @@ class _Planner:
         model = self._model(block, prefix)
         for d, wanted in enumerate(block.datasets or []):
             at_dataset = self._at("datasets", prefix, d)
-            dataset = self._guard(at_dataset, lambda wanted=wanted: _dataset(wanted))
+            dataset = self._guard(at_dataset, lambda wanted=wanted: _dataset(wanted, self.folders[1]))
             if dataset is None:
                 continue
             data_cls = dataset_class(dataset["name"])
@@ -415,14 +415,17 @@ class _Planner:
             self.notes[f"{shared} rows share a cell with another row and are run once"] = None
 
 
-def _dataset(wanted: dict[str, Any]) -> dict[str, Any]:
+def _dataset(wanted: dict[str, Any], root: Path) -> dict[str, Any]:
+    """The data set axis; `root` is the data folder, which some data sets have to look into to know what they are."""
     from bench.data import dataset_class
 
     if "name" not in wanted:
         raise FieldError("dataset", "a data set needs a name")
     cls = dataset_class(wanted["name"])
-    fields = cls.identity({key: value for key, value in wanted.items() if key != "name"})
-    return {"name": cls.slug, "revision": cls.revision, **fields}
+    if cls.evaluation_only:
+        raise FieldError("dataset", f"{cls.slug} is a test set, nothing can be trained on it")
+    resolved = cls.resolve({key: value for key, value in wanted.items() if key != "name"})
+    return {"name": cls.slug, "revision": cls.revision, **cls.identity(cls.planned(resolved, root))}
 
 
 def _noise(wanted: str | dict[str, Any], folders: Sequence[Path]) -> PlannedNoise:

@@ -246,6 +246,12 @@ def test_an_archive_that_is_not_unpacked(tmp_path: Path) -> None:
         Cifar10().load(tmp_path)
 
 
+def test_errors_name_the_command_that_examines_the_data_set(tmp_path: Path) -> None:
+    cifar10(tmp_path)
+    with pytest.raises(DataError, match="data_batch_1: .*; see: bench data check cifar10n-worse --root DIR$"):
+        load({"name": "cifar10n-worse"}, tmp_path)
+
+
 def test_the_real_class_refuses_the_miniature(tmp_path: Path) -> None:
     cifar10(tmp_path)
     with pytest.raises(DataError, match=r"data_batch_1: 'data' is uint8 of shape \(20, 3072\)"):

@@ -264,7 +264,13 @@ def dataset_class(name: str) -> type[Dataset]:
 def _load_cached(name: str, canonical_params: str, root: str | None) -> Loaded:
     import json
 
-    return dataset_class(name)(**json.loads(canonical_params)).load(Path(root) if root else None)
+    dataset = dataset_class(name)(**json.loads(canonical_params))
+    try:
+        return dataset.load(Path(root) if root else None)
+    except DataError as error:
+        if dataset.embedded or "bench data check" in str(error):
+            raise
+        raise DataError(str(error), dataset=name) from error  # raised by a reader that serves several data sets
 
 
 def load(identity: dict[str, Any], root: Path | None = None) -> Loaded:
