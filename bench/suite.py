@@ -126,7 +126,7 @@ class Suite(_Strict):
         return blocks
 
     def table_spec(self) -> TableSpec:
-        return TableSpec.from_dict(self.table)
+        return TableSpec.from_dict({"title": self.title, **self.table} if self.title else self.table)
 
 
 def load_suite(path: Path) -> tuple[Suite, Source]:

@@ -19,7 +19,7 @@ from bench.method import Method
 from bench.noise import NoisyLabels
 from bench.trial.evaluate import Evaluator, HeldOut, Protocol, Truth
 from bench.trial.images import ViewSettings, make_images
-from bench.trial.task import NeedError, Task
+from bench.trial.task import NeedError, Subset, Task
 
 if TYPE_CHECKING:
     from bench.trial.runner import Options
@@ -66,7 +66,7 @@ def prepare(
         granted=_granted(method.needs, noisy, train, correct, train_groups, data.num_classes, device),
         precision=options.precision,
         time_limit=options.time_limit,
-        epoch_size=data.epoch_size,
+        subset=_epoch_subset(noisy.labels[train], data) if data.epoch_size else None,
     )
 
     def held(images: Any, labels: Index, groups: Index | None) -> HeldOut:
@@ -147,6 +147,17 @@ def _noise_block(noisy: NoisyLabels, data: Loaded, correct: NDArray[np.bool_] | 
         "matrix": np.round(noisy.matrix, 6).tolist() if known and small else None,
         "classes": list(data.class_names) if small else None,
     }
+
+
+def _epoch_subset(labels: Index, data: Loaded) -> Subset:
+    """Class-balanced by given label, newly drawn for each epoch (Clothing1M)."""
+    from bench.data.clothing1m import epoch_subset
+
+    def drawn(seed: int) -> torch.Tensor:
+        rng = np.random.Generator(np.random.PCG64(seed))
+        return torch.as_tensor(epoch_subset(labels, data.epoch_size, data.num_classes, rng))
+
+    return drawn
 
 
 def _granted(

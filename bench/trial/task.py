@@ -24,6 +24,10 @@ from bench.trial.images import VIEWS, Images
 MEASURED = ("epoch", "lr", "group_acc", *MEASURED_METRICS)
 
 
+#: seed -> training samples int64 [n] of one epoch
+Subset = Callable[[int], Tensor]
+
+
 class NeedError(RuntimeError):
     """A method reached for information that it did not declare, or that no method may have."""
 
@@ -66,7 +70,7 @@ class Task:
         granted: dict[str, Any],
         precision: str = "float32",
         time_limit: float | None = None,
-        epoch_size: int = 0,
+        subset: Subset | None = None,
     ) -> None:
         self.labels = labels
         self.num_classes = num_classes
@@ -76,7 +80,7 @@ class Task:
         self.device = images.device
         self.current_epoch = -1
         self._images, self._model, self._axes = images, model, axes
-        self._epoch_size = epoch_size
+        self._draw_subset = subset
         self._subset: Tensor | None = None
         self._method_name, self._needs, self._granted = method_name, needs, granted
         self._precision = precision
@@ -197,16 +201,11 @@ class Task:
 
     def _all_samples(self) -> Tensor:
         """Every training sample, or this epoch's class-balanced subset where the data set's protocol asks for one."""
-        if not self._epoch_size:
+        if self._draw_subset is None:
             return torch.arange(self.num_samples, device=self.device)
         if self._subset is None:
-            import numpy as np
-
-            from bench.data.clothing1m import epoch_subset
-
-            rng = np.random.Generator(np.random.PCG64(stream_seed("subset", self._axes, self.current_epoch)))
-            chosen = epoch_subset(self.labels.cpu().numpy(), self._epoch_size, self.num_classes, rng)
-            self._subset = torch.as_tensor(chosen, device=self.device)
+            chosen = self._draw_subset(stream_seed("subset", self._axes, self.current_epoch))
+            self._subset = chosen.to(self.device)
         return self._subset
 
     def cycle(self, views: tuple[str, ...] = ("weak",), *, indices: Tensor, batch_size: int | None = None) -> Iterator[Batch]:
