@@ -539,3 +539,20 @@ def test_batches_hold_what_the_tests_think() -> None:
     found = pickle.loads(py2(held), encoding="latin1")
     assert found["labels"] == held["labels"] and (found["data"] == held["data"]).all() and found["filenames"] == held["filenames"]
 
+
+
+def test_a_suite_trains_on_the_real_images_from_the_command_line(real: Path, tmp_path: Path) -> None:
+    """A published vector, human labels and drawn noise in one table, which says that the pixels are not canonical."""
+    import subprocess
+    import sys
+
+    (real / "noise-labels.npz").symlink_to(shared("noise-labels") / "noise-labels.npz")
+    suite = Path(__file__).resolve().parent.parent / "suites" / "cifar10-smoke.yaml"
+    command = [str(Path(sys.executable).parent / "bench"), "run", str(suite), "--data", str(real), "--results", str(tmp_path)]
+    done = subprocess.run(
+        [*command, "--executor", "inline", "--tracking", "none"], capture_output=True, text=True, timeout=280
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "non-canonical data" in done.stdout and "measured 0.451" in done.stdout and "measured 0.402" in done.stdout
+    records = [json.loads(path.read_text()) for path in tmp_path.glob("cifar10-smoke/" + "?" * 16 + ".json")]
+    assert len(records) == 3 and all(record["metrics"]["test_acc_last"] > 0.25 for record in records)

@@ -390,3 +390,64 @@ def test_a_class_with_few_samples_is_split_by_rounding() -> None:
     with patch.dict(datasets(), {"few": Few}):
         _, judge, _ = prepared(dataset="few", noise="none", model=MLP)
     assert judge._val.labels.tolist() == [0, 0, 1]
+
+
+# --- what goes beyond one accuracy
+
+
+def scored(answers: Tensor, **rest: Any) -> Fake:
+    method = Fake(answers)
+    method.task.num_classes = answers.shape[1]
+    method.predict = lambda images: answers  # type: ignore[method-assign]
+    return method
+
+
+def test_top_5_and_the_second_test_set_by_hand() -> None:
+    """Seven classes, ranked 0, 1, 2, ... for every image: labels 0 to 4 are among the first five."""
+    answers = torch.linspace(7, 1, 7).repeat(4, 1)
+    judge = Evaluator(
+        None, held_out([0, 4, 5, 6], None, 10.0), Truth(None), test2=held_out([1, 0, 2, 6], None, 10.0), top_k=5, num_classes=7
+    )
+    values, _ = judge.evaluate(scored(answers))
+    assert (values["test_acc"], values["test_top5_acc"]) == (0.25, 0.5)
+    assert (values["test2_acc"], values["test2_top5_acc"]) == (0.25, 0.75)
+    assert values["noise_auc"] is None
+
+
+def test_top_5_is_that_of_scikit_learn() -> None:
+    from sklearn.metrics import top_k_accuracy_score
+
+    rng = np.random.Generator(np.random.PCG64(0))
+    labels, answers = rng.integers(0, 9, 50), rng.random((50, 9))
+    judge = Evaluator(None, held_out(labels.tolist(), None, 10.0), Truth(None), top_k=5, num_classes=9)
+    values, _ = judge.evaluate(scored(torch.tensor(answers)))
+    assert values["test_top5_acc"] == pytest.approx(top_k_accuracy_score(labels, answers, k=5, labels=range(9)))
+
+
+def test_the_adjusted_average_weights_groups_as_in_training() -> None:
+    """Test accuracies 1/2 and 1; training has three images of the first group and one of the second."""
+    truth = Truth(None, np.array([0, 0, 0, 1]))
+    judge = Evaluator(None, held_out([0, 1, 2, 0], [0, 0, 1, 1], 10.0), truth, ("a", "b"))
+    values, _ = judge.evaluate(scored(torch.eye(3)[[0, 0, 2, 0]]))
+    assert values["test_acc"] == 0.75 and values["adjusted_acc"] == pytest.approx(0.75 * 0.5 + 0.25 * 1.0)
+
+
+def test_the_confusion_matrix_is_that_of_scikit_learn() -> None:
+    from sklearn.metrics import confusion_matrix
+
+    rng = np.random.Generator(np.random.PCG64(1))
+    labels, predicted = rng.integers(0, 3, 40), rng.integers(0, 3, 40)
+    judge = Evaluator(None, held_out(labels.tolist(), None, 10.0), Truth(None), num_classes=3)
+    method = scored(torch.eye(3)[predicted.tolist()])
+    judge.evaluate(method)
+    assert judge.detail(method)["confusion_last"] == confusion_matrix(labels, predicted).tolist()
+
+
+def test_noise_auc_per_group_by_hand() -> None:
+    """In the first group the right label scores higher, in the second lower, the third has no wrong label."""
+    correct, groups = np.array([True, False, True, False, True]), np.array([0, 0, 1, 1, 2])
+    judge = Evaluator(None, held_out([0, 1, 2], [0, 1, 2], 10.0), Truth(correct, groups), ("a", "b", "c"), num_classes=3)
+    method = scored(torch.eye(3))
+    method.scores = torch.tensor([2.0, 1.0, 1.0, 2.0, 0.0])
+    judge.evaluate(method)
+    assert judge.detail(method)["group_noise_auc_last"] == {"a": 1.0, "b": 0.0, "c": None}

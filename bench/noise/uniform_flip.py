@@ -22,7 +22,7 @@ class UniformFlip(NoiseKind):
 
     @classmethod
     def misfit(cls, dataset: Any, fields: Mapping[str, Any] | None = None) -> str | None:
-        return None if dataset.num_classes == 2 else f"{dataset.slug} has {dataset.num_classes} classes, not two; use symmetric"
+        return None if dataset.num_classes in (0, 2) else f"{dataset.slug} has {dataset.num_classes} classes, not two; use symmetric"
 
     def definition(self) -> str:
         if self.touched == "exact":

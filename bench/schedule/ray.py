@@ -228,7 +228,6 @@ def connected(address: str | None = None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    if not os.environ.get("NOPRE"): threading.Thread(target=_preload, daemon=True).start()
     session = _start(address)
     try:
         yield
@@ -236,13 +235,6 @@ def connected(address: str | None = None) -> Iterator[None]:
         ray.shutdown()
         if session is not None:  # else /tmp/ray would keep every session for ever
             shutil.rmtree(session, ignore_errors=True)
-
-
-def _preload() -> None:
-    """Import what Tune will import while the cluster starts: the driver waits for other processes there."""
-    with contextlib.suppress(ImportError):
-        import pandas  # noqa: F401
-        import pyarrow.fs  # noqa: F401
 
 
 def _start(address: str | None) -> Path | None:
