@@ -22,7 +22,9 @@ class UniformFlip(NoiseKind):
 
     @classmethod
     def misfit(cls, dataset: Any, fields: Mapping[str, Any] | None = None) -> str | None:
-        return None if dataset.num_classes in (0, 2) else f"{dataset.slug} has {dataset.num_classes} classes, not two; use symmetric"
+        if dataset.num_classes in (0, 2):  # 0: only the files tell
+            return None
+        return f"{dataset.slug} has {dataset.num_classes} classes, not two; use symmetric"
 
     def definition(self) -> str:
         if self.touched == "exact":

@@ -84,7 +84,8 @@ def prepare(
         raise NeedError(f"method {method.slug!r} needs validation, but protocol.val_fraction is 0")
     evaluator = Evaluator(
         val, held_split(data.test), Truth(correct, train_groups), data.group_names or (),
-        test2=held_split(data.test2) if data.test2 else None, top_k=min(max(data.top_k), data.num_classes), num_classes=data.num_classes,
+        test2=held_split(data.test2) if data.test2 else None,
+        top_k=min(max(data.top_k), data.num_classes), num_classes=data.num_classes,
     )  # fmt: skip
     return task, evaluator
 
