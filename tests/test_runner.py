@@ -524,3 +524,13 @@ def test_state_that_cannot_be_saved_is_named(monkeypatch: pytest.MonkeyPatch, tm
     cell = with_method(monkeypatch, Hoarder)
     record = run_cell(cell, Options("suite", work_folder=str(tmp_path), checkpoint_seconds=0.0))
     assert record["status"] == "failed" and "hoarder.things['best'][0] is a object" in record["reason"]
+
+
+def test_a_checkpoint_that_cannot_be_written_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("bench.trial.checkpoint.save", full)
+    record = run_cell(make_cell(training={"epochs": 3}), Options("suite", work_folder=str(tmp_path), checkpoint_seconds=0))
+    assert record["status"] == "done" and len(record["warnings"]) == 1
+    assert "No space left on device" in record["warnings"][0]

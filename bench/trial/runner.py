@@ -119,13 +119,23 @@ class _Trial:
                 method.validated(epoch, float(values["val_acc"] or 0.0))
             if on_epoch is not None:
                 on_epoch(epoch, values)
-            where = checkpoint_path(options, self.record["id"])
-            due = time.monotonic() - saved >= options.checkpoint_seconds
-            if where is not None and due and epoch + 1 < task.epochs:
-                checkpoint.save(where, self.record["id"], code, epoch, method, self.curve, self.clocks)
+            if time.monotonic() - saved >= options.checkpoint_seconds and epoch + 1 < task.epochs:
+                self._checkpoint(method, code, epoch)
                 saved = time.monotonic()
         self.record["metrics"] = metrics(self.curve, protocol.last_k)
         self.record["detail"] = evaluator.detail(method)
+
+    def _checkpoint(self, method: Method, code: str, epoch: int) -> None:
+        """A checkpoint is an economy: where it cannot be written the cell goes on, and its record says so."""
+        where = checkpoint_path(self.options, self.record["id"])
+        if where is None:
+            return
+        try:
+            checkpoint.save(where, self.record["id"], code, epoch, method, self.curve, self.clocks)
+        except OSError as error:
+            warning = f"no checkpoint could be written ({error.strerror or error}): an interrupted run starts this cell anew"
+            if warning not in self.record["warnings"]:
+                self.record["warnings"].append(warning)
 
     def finish(self, begin: datetime.datetime) -> None:
         record = self.record
