@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import importlib.util
 import sys
+import types
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -258,15 +258,17 @@ def method_from_file(path: Path) -> type[Method]:
     path = Path(path).resolve()
     if not path.is_file():
         raise FieldError("method", f"no file {path}", "give the path of a Python file that defines one method class")
-    name = f"bench_user_method_{path.stem}_{hashlib.sha256(path.read_bytes()).hexdigest()[:12]}"
+    source = path.read_bytes()
+    name = f"bench_user_method_{path.stem}_{hashlib.sha256(source).hexdigest()[:12]}"
     module = sys.modules.get(name)
     if module is None:
-        spec = importlib.util.spec_from_file_location(name, path)
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
+        # Compiled here and not by the import system, which would take stale bytecode for a file that was edited within a
+        # second, and leave a cache folder beside it.
+        module = types.ModuleType(name)
+        module.__file__ = str(path)
         sys.modules[name] = module
         try:
-            spec.loader.exec_module(module)
+            exec(compile(source, str(path), "exec"), module.__dict__)
         except (Exception, SystemExit) as error:
             del sys.modules[name]
             raise FieldError("method", f"{path} does not import: {type(error).__name__}: {error}") from error

@@ -440,7 +440,10 @@ def test_the_confusion_matrix_is_that_of_scikit_learn() -> None:
     judge = Evaluator(None, held_out(labels.tolist(), None, 10.0), Truth(None), num_classes=3)
     method = scored(torch.eye(3)[predicted.tolist()])
     judge.evaluate(method)
-    assert judge.detail(method)["confusion_last"] == confusion_matrix(labels, predicted).tolist()
+    matrix = confusion_matrix(labels, predicted)
+    detail = judge.detail(method)
+    assert detail["confusion_last"] == matrix.tolist()
+    assert detail["class_acc_last"] == pytest.approx((matrix.diagonal() / matrix.sum(axis=1)).tolist())
 
 
 def test_noise_auc_per_group_by_hand() -> None:

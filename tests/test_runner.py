@@ -526,6 +526,7 @@ def test_state_that_cannot_be_saved_is_named(monkeypatch: pytest.MonkeyPatch, tm
     assert record["status"] == "failed" and "hoarder.things['best'][0] is a object" in record["reason"]
 
 
+@pytest.mark.faults
 def test_a_checkpoint_that_cannot_be_written_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any) -> int:
         raise OSError(28, "No space left on device")

@@ -123,6 +123,7 @@ def test_a_record_that_is_no_json_becomes_a_failed_one(tmp_path: Path, monkeypat
     assert "cannot be written" in saved(job)["reason"]
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("place", ["suite", "work"])
 def test_an_unwritable_folder_is_an_error_that_names_the_file(tmp_path: Path, place: str) -> None:
     (tmp_path / place).write_text("a file in place of the folder")
@@ -149,6 +150,7 @@ def full_disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", str(disk)], check=True)
 
 
+@pytest.mark.faults
 def test_a_full_disk_is_an_error_and_leaves_no_half_record(tmp_path: Path, full_disk: Path) -> None:
     job = dataclasses.replace(make_job(tmp_path), folder=str(full_disk / "suite"))
     with pytest.raises(SaveError, match="No space left on device.*only what has no record is run"):
@@ -159,6 +161,7 @@ def test_a_full_disk_is_an_error_and_leaves_no_half_record(tmp_path: Path, full_
 
 
 # -- inline --------------------------------------------------------------------------------------------------------
+@pytest.mark.faults
 def test_inline_runs_all_and_faults_of_one_cell_stay_its_own(tmp_path: Path) -> None:
     jobs = [
         make_job(tmp_path, 0, epochs=2),
@@ -178,6 +181,7 @@ def test_inline_runs_all_and_faults_of_one_cell_stay_its_own(tmp_path: Path) -> 
     }
 
 
+@pytest.mark.faults
 def test_inline_stops_a_method_that_never_returns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "MINIMUM_GRACE", 0.3)
     jobs = [make_job(tmp_path, 0, fault="hang", limit=0.5), make_job(tmp_path, 1)]
@@ -202,6 +206,7 @@ def test_inline_stops_between_epochs_when_asked(tmp_path: Path) -> None:
     assert log.epochs == [("job 0", 0)] and log.records == {} and log.losses == {}
 
 
+@pytest.mark.faults
 def test_saving_that_keeps_failing_ends_the_run(tmp_path: Path) -> None:
     (tmp_path / "suite").write_text("a file in place of the folder")
     log = Log()
@@ -253,6 +258,7 @@ def start(folder: Path, executor: str, *, count: int, seconds: float, epochs: in
     )  # fmt: skip
 
 
+@pytest.mark.faults
 def test_two_runs_on_one_folder_share_the_work(tmp_path: Path) -> None:
     count = 6
     runs = [start(tmp_path, "inline", count=count, seconds=0.3) for _ in range(2)]
@@ -274,6 +280,7 @@ def cluster() -> Iterator[None]:
         yield
 
 
+@pytest.mark.faults
 @needs_ray
 def test_ray_survives_every_fault_of_a_cell(tmp_path: Path, cluster: None, capfd: pytest.CaptureFixture[str]) -> None:
     notes = str(tmp_path)
@@ -388,6 +395,7 @@ def alive(folder: Path) -> list[str]:
     return [command for command in found if command]
 
 
+@pytest.mark.faults
 @needs_ray
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="reads /proc")
 def test_ctrl_c_keeps_what_is_finished_and_leaves_no_process(tmp_path: Path) -> None:

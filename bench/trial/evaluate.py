@@ -144,12 +144,17 @@ class Evaluator:
         return values, groups
 
     def detail(self, method: Method) -> dict[str, Any]:
-        """What is measured once, after the last epoch: confusion matrix (rows are true classes) and noise AUC per group."""
+        """What is measured once, after the last epoch: confusion matrix (rows are true classes), accuracy per class (None for
+        one without test images), and noise AUC per group."""
         found: dict[str, Any] = {}
         if self._last is not None and 0 < self._num_classes <= 100:
             pairs = self._test.labels * self._num_classes + self._last
             counts = torch.bincount(pairs, minlength=self._num_classes**2)
-            found["confusion_last"] = counts.reshape(self._num_classes, self._num_classes).tolist()
+            counts = counts.reshape(self._num_classes, self._num_classes)
+            found["confusion_last"] = counts.tolist()
+            totals = counts.sum(dim=1)
+            right = (counts.diagonal() / totals.clamp_min(1)).tolist()
+            found["class_acc_last"] = [acc if n else None for acc, n in zip(right, totals.tolist(), strict=True)]
         scores = self._scores(method)
         if scores is not None and self._truth.groups is not None and self._truth.correct is not None:
             found["group_noise_auc_last"] = {
