@@ -268,7 +268,7 @@ def method_from_file(path: Path) -> type[Method]:
         module.__file__ = str(path)
         sys.modules[name] = module
         try:
-            exec(compile(source, str(path), "exec"), module.__dict__)
+            exec(compile(source, str(path), "exec", dont_inherit=True), module.__dict__)
         except (Exception, SystemExit) as error:
             del sys.modules[name]
             raise FieldError("method", f"{path} does not import: {type(error).__name__}: {error}") from error
