@@ -16,7 +16,7 @@ from bench.report.spec import METRICS, TableSpec
 # What stands in a cell without a value; a footnote says why.
 NO_VALUE = "—"
 UNMEASURED = "n/a"
-UNMEASURED_NOTE = "not measured (AUC: the method does not score the training samples)"
+UNMEASURED_NOTE = "not measured (AUC: the method has no score of the training samples at that epoch)"
 TOKENS = {"diverged": "not converged", "unmeasured": UNMEASURED}
 REASON_LENGTH = 160
 
