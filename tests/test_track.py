@@ -229,3 +229,21 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
 )
 def test_credentials_are_stripped(uri: str, expected: str) -> None:
     assert strip_credentials(uri) == expected
+
+
+def test_the_sync_command_completes_the_mirror(tmp_path: Path) -> None:
+    from click.testing import CliRunner
+    from finished import finish
+
+    from bench.cli import main
+
+    suite = tmp_path / "small.yaml"
+    suite.write_text("datasets: [digits]\nnoises: [none]\nmethods: [erm, gce]\nseeds: 2\n")
+    results = tmp_path / "results"
+    ids = finish(suite, results)
+    words = ["sync", str(suite), "--results", str(results)]
+    done = CliRunner().invoke(main, words)
+    assert done.exit_code == 0 and done.output == f"{len(ids)} of {len(ids)} records added to the mirror\n", done.output
+    assert CliRunner().invoke(main, words).output == f"0 of {len(ids)} records added to the mirror\n"
+    unreachable = CliRunner().invoke(main, [*words, "--tracking", "http://127.0.0.1:9"])
+    assert unreachable.exit_code == 3 and "127.0.0.1:9" in unreachable.output
