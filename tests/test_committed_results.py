@@ -59,3 +59,21 @@ def test_latex_compiles(folder, tmp_path):
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-2000:]
+
+
+@pytest.mark.parametrize("dataset", ["digits", "spurious-digits"])
+def test_fixed_recipes_are_the_best_variants_of_the_tuning_records(dataset):
+    """What `TUNED` claims: the recipe's values are those of a variant with the highest mean validation accuracy."""
+    from bench.method import TUNED, methods
+
+    accuracies: dict[tuple[str, str], list[float]] = {}
+    for record in load_records(ROOT / "results" / f"tuning-{dataset}").values():
+        method = record["cell"]["method"]
+        key = (method["name"], json.dumps(method["params"], sort_keys=True))
+        accuracies.setdefault(key, []).append(record["metrics"]["val_acc_last"])
+    for slug in {name for name, _ in accuracies}:
+        means = {params: sum(v) / len(v) for (name, params), v in accuracies.items() if name == slug}
+        assert len(means) == 4
+        best = [json.loads(params) for params, mean in means.items() if mean > max(means.values()) - 1e-12]
+        (recipe,) = [r for r in methods()[slug].recipes if r.source == TUNED.format(dataset)]
+        assert any(recipe.set.items() <= params.items() for params in best), f"{slug}: {recipe.set} is not the best variant"
