@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.records import RecordError, load_record, record_path, write_atomic
 from bench.records import load_records as _load_folder
+from bench.stages import cache_root
 
 if TYPE_CHECKING:
     from bench.plan import Entry, Overrides, Plan, Scan
@@ -72,6 +73,7 @@ def run(
     seeds: Sequence[int] | int | None = None,
     results: str | Path = RESULTS,
     data: str | Path | None = None,
+    cache: str | Path | None = None,
     executor: str = "ray",
     address: str | None = None,
     tracking: str | None = None,
@@ -105,7 +107,8 @@ def run(
 
     report = RunReport(plan.suite.name, folder, plan, before)
     if todo:
-        _execute(plan, todo, folder, data, executor, address, tracking, force or retry_failed, report, say, interactive)
+        shared = cache_root(root, cache).resolve()
+        _execute(plan, todo, folder, data, shared, executor, address, tracking, force or retry_failed, report, say, interactive)
     report.scan = scan(entries, folder) if todo or adopted else before
     # The manifest and the table describe the whole suite, however little of it this call ran.
     whole = plan if not overrides.only else read_plan(suite, Overrides({}, overrides.set, overrides.seeds), data)
@@ -241,13 +244,13 @@ def _adopt(todo: list[Entry], root: Path, folder: Path, statuses: Sequence[str])
 
 
 def _execute(
-    plan: Plan, todo: list[Entry], folder: Path, data: str | Path | None, executor: str, address: str | None,
+    plan: Plan, todo: list[Entry], folder: Path, data: str | Path | None, cache: Path, executor: str, address: str | None,
     tracking: str | None, replace: bool, report: RunReport, say: Say, interactive: bool,
 ) -> None:  # fmt: skip
     from bench.progress import make_listener
     from bench.schedule import ResourceError, SaveError, run_jobs
 
-    jobs = [_job(plan, entry, folder, data, executor, replace) for entry in todo]
+    jobs = [_job(plan, entry, folder, data, cache, executor, replace) for entry in todo]
     mirror = _open_mirror(tracking, folder, plan.suite.name, report, say)
     listener = make_listener(jobs, mirror, say, interactive)
     try:
@@ -272,7 +275,10 @@ def _execute(
             mirror.close()
 
 
-def _job(plan: Plan, entry: Entry, folder: Path, data: str | Path | None, executor: str, replace: bool) -> Job:
+def _job(
+    plan: Plan, entry: Entry, folder: Path, data: str | Path | None, cache: Path, executor: str, replace: bool
+) -> Job:  # fmt: skip
+    from bench.engine import Engine
     from bench.schedule import Job
     from bench.trial.runner import Options
 
@@ -284,11 +290,14 @@ def _job(plan: Plan, entry: Entry, folder: Path, data: str | Path | None, execut
         work_folder=str(folder / WORK),
         executor=executor,
         device="cuda" if resources.gpu > 0 else "cpu",
-        precision=resources.precision,
+        engine=Engine(
+            resources.precision, resources.channels_last, resources.compile, resources.deterministic, resources.tf32
+        ),
         time_limit=resources.time_limit,
         checkpoint_seconds=resources.checkpoint_seconds,
         threads=max(1, int(resources.cpu)),
         noise_files=tuple(sorted(entry.noise_files.items())),
+        cache=str(cache),
     )
     return Job(entry.cell, options, entry.label(), str(folder), cpus=resources.cpu, gpus=resources.gpu, replace=replace)
 

@@ -11,8 +11,10 @@ from typing import Any
 import click
 
 import bench
+from bench.cli_cache import cache
 from bench.cli_data import data, noise
 from bench.cli_options import guarded, parse_only, parse_seeds, parse_set
+from bench.cli_profile import profile
 
 EXIT_CODES = "Exit codes: 0 all cells done, 1 some failed, 2 bad usage or suite, 3 environment, 130 interrupted."
 
@@ -57,6 +59,8 @@ def main() -> None:
               help="ray: all cores or a cluster; inline: one process, for debuggers and machines without Ray.")  # fmt: skip
 @click.option("--address", metavar="ADDR", help="A running Ray cluster (implies --executor ray).")
 @click.option("--tracking", metavar="URI|none", help="MLflow server or database; default: SQLite in the results folder.")
+@click.option("--cache", metavar="DIR", envvar="BENCH_CACHE",
+              help="Folder of stages shared between cells and machines [default: .work/cache in the results folder].")  # fmt: skip
 @click.option("--force", is_flag=True, help="Run the selected cells again although they have records.")
 @click.option("--retry-failed", is_flag=True, help="Run failed and diverged cells again.")
 @guarded
@@ -266,6 +270,26 @@ def check(method: str, as_json: bool) -> int:
 
 
 @main.command()
+@click.option("--out", default="docs/methods", show_default=True, metavar="DIR", help="Folder of the pages.")
+@click.option("--check", "only_check", is_flag=True, help="Write nothing; exit code 1 when a page is stale.")
+@guarded
+def pages(out: str, only_check: bool) -> int:
+    """Write a page per method: idea, needs, cost, recipes, agreement with released code, our and published numbers.
+
+    \b
+    bench pages
+    bench pages --check
+    """
+    from bench.method_page import stale, write
+
+    changed = stale(Path(out)) if only_check else write(Path(out))
+    for path in changed:
+        click.echo(f"{'stale: ' if only_check else ''}{path}")
+    click.echo(f"{len(changed)} pages {'are stale' if only_check else 'written'}")
+    return 1 if only_check and changed else 0
+
+
+@main.command()
 @click.option("--results", default="results", show_default=True, metavar="DIR")
 @click.option("--json", "as_json", is_flag=True)
 @guarded
@@ -281,6 +305,8 @@ def doctor(results: str, as_json: bool) -> int:
 
 main.add_command(data)
 main.add_command(noise)
+main.add_command(cache)
+main.add_command(profile)
 
 
 if __name__ == "__main__":

@@ -202,8 +202,8 @@ def listing(what: str) -> list[dict[str, Any]]:
 
         return [
             {
-                "slug": slug, "level": cls.level, "needs": sorted(cls().needs), "networks": cls.networks,
-                "recipes": sorted({recipe.name for recipe in cls.recipes}), "paper": cls.paper,
+                "slug": slug, "level": cls.level, "needs": sorted(cls().needs), "networks": cls.networks, "cost": cls.cost,
+                "recipes": sorted({recipe.name for recipe in cls.recipes}), "paper": cls.paper, "code": cls.code,
             }
             for slug, cls in methods().items()
         ]  # fmt: skip

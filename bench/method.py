@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from bench.fields import Configurable, FieldError, nearest
-from bench.learner import Learner
+from bench.learner import Learner, Passes
 from bench.registry import classes_in, discover
 
 if TYPE_CHECKING:
@@ -80,6 +80,10 @@ class Method(Configurable):
     paper: ClassVar[str] = ""
     version: ClassVar[int] = 1  # bump when a change of the code can move results
     level: ClassVar[str] = ""
+    #: forward-equivalents (FE) per training image and epoch that the algorithm needs: a forward pass is 1, with backward 3
+    cost: ClassVar[str] = ""
+    #: released code that it was compared with: "owner/name @commit"; empty where there is none
+    code: ClassVar[str] = ""
     networks: ClassVar[int] = 1
     recipes: ClassVar[tuple[Recipe, ...]] = ()
     #: names from NEEDS; a class attribute, or a property where it depends on fields
@@ -120,7 +124,12 @@ class Method(Configurable):
             setattr(self, name, _unpack(current.get(name), value))
 
     def learners(self) -> list[Learner]:
-        return list(_learners(value for _, value in self._state_items()))
+        """The networks that are trained."""
+        return [net for net in self.counted_networks() if isinstance(net, Learner)]
+
+    def counted_networks(self) -> list[Passes]:
+        """All networks, averages included: what counts forward passes."""
+        return list(_passes(value for _, value in self._state_items()))
 
     def _state_items(self) -> list[tuple[str, Any]]:
         fields = type(self).fields()
@@ -157,12 +166,12 @@ def _unpack(current: Any, saved: Any) -> Any:
     return saved
 
 
-def _learners(values: Iterable[Any]) -> Iterator[Learner]:
+def _passes(values: Iterable[Any]) -> Iterator[Passes]:
     for value in values:
-        if isinstance(value, Learner):
+        if isinstance(value, Passes):
             yield value
         elif isinstance(value, (list, tuple, dict)):
-            yield from _learners(value.values() if isinstance(value, dict) else value)
+            yield from _passes(value.values() if isinstance(value, dict) else value)
 
 
 class StepMethod(Method):
@@ -175,12 +184,16 @@ class StepMethod(Method):
     def start_epoch(self, epoch: int) -> None:
         """Hook before the pass over the data."""
 
+    def samples(self, epoch: int) -> Tensor | None:
+        """Hook: the samples of this epoch, int64, repeats allowed; None for all."""
+        return None
+
     def step(self, batch: Batch, epoch: int) -> None:
         raise NotImplementedError
 
     def epoch(self, epoch: int) -> None:
         self.start_epoch(epoch)
-        for batch in self.task.batches(views=self.views):
+        for batch in self.task.batches(views=self.views, indices=self.samples(epoch)):
             self.step(batch, epoch)
 
 
@@ -204,6 +217,10 @@ class LossMethod(StepMethod):
         """Per-sample losses [B] of logits [B, K]."""
         raise NotImplementedError
 
+    def reduce(self, losses: Tensor) -> Tensor:
+        """Hook: the batch's losses [B] as one number; their mean."""
+        return losses.mean()
+
     def step(self, batch: Batch, epoch: int) -> None:
         losses = self.loss(self.net(batch.images), batch)
         if losses.shape != batch.labels.shape:
@@ -212,7 +229,7 @@ class LossMethod(StepMethod):
                 f"it returned {tuple(losses.shape)}"
             )
         self.last_losses[batch.index] = losses.detach().float()
-        self.net.step(losses.mean())
+        self.net.step(self.reduce(losses))
 
     def predict(self, images: Tensor) -> Tensor:
         return self.net.infer(images).softmax(dim=1)

@@ -219,7 +219,7 @@ class _Planner:
         self, cls: Any, entry: MethodEntry, where: Path_, block: Grid, prefix: Path_, facts: dict
     ) -> tuple | None:
         """Method fields, training and protocol with the origin of each value; None when something is wrong."""
-        from bench.learner import Training
+        from bench.training import Training
         from bench.trial.evaluate import Protocol
 
         values: dict[str, Any] = {}

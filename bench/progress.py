@@ -21,6 +21,7 @@ def headline(record: dict[str, Any]) -> str:
         if "worst_group_acc_last" in metrics:
             text += f", worst group {100 * metrics['worst_group_acc_last']:.1f} %"
         seconds = sum(record["cost"][name] for name in ("setup_seconds", "train_seconds", "eval_seconds"))
+        seconds += sum(stage["seconds"] for stage in record["cost"].get("stages", ()) if stage["built"])
         return f"{text}  {seconds:.1f} s"
     return first_line(record["reason"], 300)
 

@@ -71,7 +71,11 @@ class Resources(_Strict):
     time_limit: Annotated[float, Field(gt=0)] | None = None
     max_concurrent: Annotated[int, Field(ge=1)] | None = None
     checkpoint_seconds: Annotated[float, Field(ge=0)] = 30.0
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    channels_last: bool = False
+    compile: Literal["off", "default", "cuda-graphs"] = "off"
+    deterministic: bool = False
+    tf32: bool = False
 
 
 Noises = Annotated[list[str | dict[str, Any]], BeforeValidator(_as_list), Field(min_length=1)]

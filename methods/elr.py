@@ -31,6 +31,8 @@ class ELR(LossMethod):
     slug = "elr"
     title = "ELR"
     paper = "Liu et al., NeurIPS 2020, arXiv:2007.00151"
+    code = "shengliu66/ELR @934af53"
+    cost = "3 FE"
     recipes = (
         Recipe("paper", _CODE + ", shipped cosine configuration",
                {**_CIFAR, "lam": 3, "beta": 0.7, "training.epochs": 150, "training.schedule": "cosine-restarts",
@@ -39,6 +41,9 @@ class ELR(LossMethod):
         Recipe("paper", _CODE,
                {**_CIFAR, **_STEP10, "lam": 7, "beta": 0.9, "training.epochs": 150, "training.milestones": (80, 120)},
                {"dataset": "cifar100"}),
+        Recipe("paper", "paper (not re-read); ResNet-50 with ImageNet weights",
+               {"lam": 3, "beta": 0.7, "training.lr": 1e-3, "training.weight_decay": 1e-3, "training.epochs": 10,
+                "training.schedule": "multistep", "training.milestones": (5,)}, {"dataset": "clothing1m"}),
         Recipe("fixed", TUNED.format("digits"), {"lam": 7.0, "beta": 0.9}, {"dataset": "digits"}),
         Recipe("fixed", TUNED.format("spurious-digits"), {"lam": 3.0, "beta": 0.7}, {"dataset": "spurious-digits"}),
     )  # fmt: skip

@@ -18,16 +18,15 @@ class ERM(LossMethod):
     slug = "erm"
     title = "Cross-Entropy"
     paper = "no single source; the baseline of every paper on noisy labels"
+    code = "PaulAlbert31/LabelNoiseCorrection @5e9a73e"
+    cost = "3 FE"
     recipes = (
-        Recipe(
-            "paper",
-            "DivideMix's baseline (Li et al., ICLR 2020): PreAct-ResNet-18; settings not re-read in the paper",
-            {
-                "training.lr": 0.02, "training.weight_decay": 5e-4, "training.batch_size": 128, "training.epochs": 300,
-                "training.schedule": "multistep", "training.milestones": (150,),
-            },
-            when={"dataset": ("cifar10", "cifar100")},
-        ),
+        Recipe("paper", "baseline of M-correction, which later tables repeat: official code, commit 5e9a73e; PreAct-ResNet-18",
+               {"training.lr": 0.1, "training.weight_decay": 1e-4, "training.batch_size": 128, "training.epochs": 300,
+                "training.schedule": "multistep", "training.milestones": (100, 250)}, {"dataset": ("cifar10", "cifar100")}),
+        Recipe("paper", "baseline of MLNT's official code, commit 40f163d; ResNet-50 with ImageNet weights",
+               {"training.lr": 8e-4, "training.weight_decay": 1e-3, "training.batch_size": 32, "training.epochs": 3,
+                "training.schedule": "multistep", "training.milestones": (2,)}, {"dataset": "clothing1m"}),
     )  # fmt: skip
 
     def loss(self, logits: Tensor, batch) -> Tensor:

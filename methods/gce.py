@@ -26,17 +26,24 @@ class GCE(LossMethod):
     `prune_every` epochs, the best network so far (on validation) decides which.
 
     Deviations: the truncated form trains the live network after a refresh (a widespread re-implementation trains a stale
-    copy in that epoch); "best so far" is chosen on validation data, as in the paper, not on test data.
+    copy in that epoch, and refreshes one epoch earlier); weights come from one pass over unaugmented images; "best so far"
+    is chosen on validation data, as in the paper, not on test data. Losses are averaged over the batch, dropped samples
+    included. Scores for noise identification: minus the last training loss.
     """
 
     slug = "gce"
     title = "GCE"
     paper = "Zhang & Sabuncu, NeurIPS 2018, arXiv:1805.07836"
+    code = "AlanChou/Truncated-Loss @fef5908"
+    cost = "3 FE (truncated: one forward pass more every prune_every epochs)"
     recipes = (
         Recipe("paper", "paper, via a re-implementation that follows it; ResNet-34",
                {**_CIFAR, "prune_from": 40, "training.epochs": 120, "training.milestones": (40, 80)}, {"dataset": "cifar10"}),
         Recipe("paper", "paper, via a re-implementation that follows it; ResNet-34",
                {**_CIFAR, "prune_from": 80, "training.epochs": 150, "training.milestones": (80, 120)}, {"dataset": "cifar100"}),
+        Recipe("paper", "a peer's benchmark of CIFAR-10N; ResNet-34",
+               {**_CIFAR, "prune_from": 40, "training.weight_decay": 5e-4, "training.epochs": 100, "training.milestones": (60,)},
+               {"dataset": tuple(f"cifar10n-{which}" for which in ("aggre", "random1", "random2", "random3", "worse"))}),
         Recipe("fixed", "paper: one q for every data set, noise and rate", {"q": 0.7, "k": 0.5}),
         Recipe("fixed", TUNED.format("digits"), {"q": 0.7}, {"dataset": "digits"}),
         Recipe("fixed", TUNED.format("spurious-digits"), {"q": 0.9}, {"dataset": "spurious-digits"}),

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from bench.data import dataset_class
-from bench.learner import Learner, Training
+from bench.learner import Learner
 from bench.method import Method, method_class
 from bench.noise import noise_identity, parse_short
 from bench.ops.mixtures import clean_posterior
+from bench.training import Training
 from bench.trial.evaluate import Protocol
 from bench.trial.images import ResidentImages, ViewSettings
 from bench.trial.task import Task
@@ -118,11 +119,15 @@ class Table:
         assert self.table is not None
         return self.table[self._index("features", images)]
 
-    def step(self, loss: Tensor) -> None:
-        (gradient,) = torch.autograd.grad(loss, self.rows)
-        self.steps.append((float(loss.detach()), gradient))
-        with torch.no_grad():
-            self.rows -= self.lr * gradient
+    def step(self, loss: Tensor, *others: Table, skip: Tensor | None = None) -> None:
+        tables = (self, *others)
+        gradients = torch.autograd.grad(loss, [table.rows for table in tables])
+        if skip is not None and bool(skip):
+            return
+        for table, gradient in zip(tables, gradients, strict=True):
+            table.steps.append((float(loss.detach()), gradient))
+            with torch.no_grad():
+                table.rows -= table.lr * gradient
 
     def _index(self, what: str, images: Tensor) -> Tensor:
         index = ((images.flatten(1)[:, 0] * 0.25 + 0.5) * 255).round().long()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import cache
 
@@ -16,6 +17,7 @@ from bench.ops import augment
 from bench.ops.randaugment import OPS, apply_op, rand_augment
 
 Image = pytest.importorskip("PIL.Image")
+functional = pytest.importorskip("torchvision.transforms.functional")
 from PIL import ImageDraw, ImageEnhance, ImageOps  # noqa: E402
 
 SHAPES = [(1, 8, 8), (3, 16, 16), (3, 32, 32), (1, 20, 20), (3, 27, 19)]
@@ -137,6 +139,52 @@ def test_each_operation_agrees_with_pillow_over_its_range(name: str, shape: tupl
     assert difference.max() <= (1 if name in BLENDS else 0), f"{(difference > 0).float().mean():.2%} of pixels differ"
     assert (difference > 0).float().mean() < 0.01
     assert torch.equal(images, before)
+
+
+def torchvision_op(name: str, image, v: float):
+    """torchvision's result for one Pillow image, in its own units: degrees of shear, whole pixels to the right or down."""
+    width, height = image.size
+    degrees = math.degrees(math.atan(v))
+
+    def affine(translate: tuple[int, int] = (0, 0), shear: tuple[float, float] = (0.0, 0.0)):
+        return functional.affine(image, 0.0, list(translate), 1.0, list(shear), center=[0, 0])
+
+    match name:
+        case "Identity":
+            return image
+        case "AutoContrast" | "Equalize":
+            return getattr(functional, name.lower())(image)
+        case "Posterize":
+            return functional.posterize(image, int(v))
+        case "Solarize":
+            return functional.solarize(image, v)
+        case "Rotate":
+            return functional.rotate(image, v)
+        case "ShearX":
+            return affine(shear=(degrees, 0.0))
+        case "ShearY":
+            return affine(shear=(0.0, degrees))
+        case "TranslateX":
+            return affine(translate=(-round(v * width), 0))
+        case "TranslateY":
+            return affine(translate=(0, -round(v * height)))
+        case "Color":
+            return functional.adjust_saturation(image, v)
+    return getattr(functional, f"adjust_{name.lower()}")(image, v)
+
+
+@pytest.mark.parametrize("source", ["random", "natural"])
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 32, 32), (1, 20, 20), (3, 27, 19)], ids=str)
+@pytest.mark.parametrize("name", OPS)
+def test_each_operation_agrees_with_torchvision_over_its_range(name: str, shape: tuple[int, int, int], source: str):
+    images, strengths = SOURCES[source](61, shape), sweep(name, 61).double()
+    if name.startswith("Translate"):  # torchvision's are whole pixels
+        side = shape[2 if name == "TranslateX" else 1]
+        strengths = (strengths * side).round() / side
+    ours = apply_op(name, images, strengths)
+    pairs = zip(images, strengths, strict=True)
+    theirs = torch.stack([from_pil(torchvision_op(name, to_pil(x), float(v))) for x, v in pairs])
+    assert (ours.int() - theirs.int()).abs().max() <= (1 if name in BLENDS else 0)
 
 
 @pytest.mark.parametrize("name", GEOMETRIC)
@@ -303,6 +351,18 @@ def test_crop_flip_agrees_with_pillow_at_every_offset(shape: tuple[int, int, int
     assert torch.equal(unmirrored[~mirrored], ours[~mirrored])
 
 
+def test_crop_flip_agrees_with_torchvision_at_every_offset():
+    pad, (channels, height, width) = 4, (3, 32, 32)
+    top, left, mirrored = torch.meshgrid(torch.arange(9), torch.arange(9), torch.arange(2), indexing="ij")
+    top, left, mirrored = top.flatten(), left.flatten(), mirrored.flatten() == 1
+    images = random_images(162, (channels, height, width))
+    ours = augment.crop_flip_at(images, top, left, mirrored, pad=pad)
+    for i in range(162):
+        theirs = functional.crop(functional.pad(to_pil(images[i]), [pad]), int(top[i]), int(left[i]), height, width)
+        theirs = functional.hflip(theirs) if mirrored[i] else theirs
+        assert torch.equal(ours[i], from_pil(theirs)), (top[i], left[i], bool(mirrored[i]))
+
+
 def test_crop_flip_draws_every_offset_and_direction_equally_often():
     n, pad = 20_000, 1
     image = torch.arange(1, 10, dtype=torch.uint8).view(1, 1, 3, 3)
@@ -328,12 +388,13 @@ def test_crop_flip_without_padding_is_the_image_or_its_mirror_image():
 # --- cutout -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("fraction", [0.5, 1.0])
 @pytest.mark.parametrize("shape", [(3, 32, 32), (1, 8, 8), (3, 10, 21)], ids=str)
-def test_cutout_paints_the_rectangle_that_pillow_draws(shape: tuple[int, int, int]):
+def test_cutout_paints_the_rectangle_that_pillow_draws_and_torchvision_erases(shape: tuple[int, int, int], fraction: float):
     channels, height, width = shape
     images = random_images(300, shape)
     x, y, side = torch.rand(3, 300, generator=seeded(4), dtype=torch.float64)
-    x, y, side = x * width, y * height, side * 0.5 * width
+    x, y, side = x * width, y * height, side * fraction * width
     fill = augment.default_fill(channels)
     ours = augment.cutout_at(images, torch.stack((x, y)), side)
     for i in range(300):
@@ -342,6 +403,9 @@ def test_cutout_paints_the_rectangle_that_pillow_draws(shape: tuple[int, int, in
         picture = to_pil(images[i])
         ImageDraw.Draw(picture).rectangle(box, fill if channels == 3 else fill[0])
         assert torch.equal(ours[i], from_pil(picture)), box
+        tall, wide = int(box[3]) - top + 1, int(box[2]) - left + 1
+        colour = torch.tensor(fill, dtype=torch.uint8).view(-1, 1, 1)
+        assert torch.equal(ours[i], functional.erase(images[i], top, left, tall, wide, colour)), box
 
 
 def test_cutout_hand_worked():

@@ -1,22 +1,19 @@
-"""bench.learner: schedules against the papers' plans, steps against torch's own, counters, modes, checkpoints."""
+"""bench.learner: steps against torch's own, alone and joint, skipped ones, counters, modes, checkpoints."""
 
 from __future__ import annotations
 
 import copy
-import math
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from small import MLP, TINY_CNN
 from torch import Tensor, nn
 
-from bench.fields import FieldError
-from bench.learner import Learner, Training
+from bench.learner import Learner
 from bench.models import build
+from bench.training import Training
 
 
 def images(count: int, seed: int = 0) -> Tensor:
@@ -27,120 +24,19 @@ def labels(count: int) -> Tensor:
     return torch.arange(count) % 3
 
 
-def network(model: dict[str, Any] = TINY_CNN) -> nn.Module:
+def network(model: dict[str, Any] = TINY_CNN, seed: int = 0) -> nn.Module:
     with torch.random.fork_rng():
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         return build(model, (1, 6, 6), 3)
 
 
-def learner(model: dict[str, Any] = TINY_CNN, precision: str = "float32", log: Any = None, **training: Any) -> Learner:
-    return Learner(network(model), Training(**training), precision=precision, log_loss=log)
+def learner(model: dict[str, Any] = TINY_CNN, *, seed: int = 0, log: Any = None, **training: Any) -> Learner:
+    return Learner(network(model, seed), Training(**training), log_loss=log)
 
 
 def train(net: Learner, steps: int, first: int = 0) -> None:
     for number in range(first, first + steps):
         net.step(F.cross_entropy(net(images(8, number)), labels(8)))
-
-
-def plan(at: range | list[int], **training: Any) -> list[float]:
-    return [Training(**training).lr_at(epoch) for epoch in at]
-
-
-# --- schedules
-
-
-def test_constant() -> None:
-    assert plan(range(5), epochs=5, lr=0.3) == [0.3] * 5
-
-
-def test_multistep() -> None:
-    rates = plan(range(6), epochs=6, lr=0.1, schedule="multistep", milestones=(2, 4), gamma=0.1)
-    assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
-    elr = plan([39, 40, 79, 80], epochs=120, lr=0.02, schedule="multistep", milestones=(40, 80), gamma=0.01)
-    assert elr == pytest.approx([0.02, 2e-4, 2e-4, 2e-6])
-
-
-def test_cosine_reaches_min_lr_at_the_end() -> None:
-    rates = plan(range(5), epochs=4, lr=1.0, min_lr=0.2, schedule="cosine")
-    s = math.sqrt(0.5)
-    assert rates == pytest.approx([1.0, 0.6 + 0.4 * s, 0.6, 0.6 - 0.4 * s, 0.2])
-
-
-def test_cosine_restarts_of_the_elr_card() -> None:
-    rates = plan(range(150), epochs=150, lr=0.02, min_lr=1e-3, schedule="cosine-restarts", restart_every=10)
-    assert rates[0] == rates[10] == rates[140] == 0.02
-    assert rates[5] == pytest.approx((0.02 + 1e-3) / 2)
-    assert min(rates) == pytest.approx(1e-3 + 0.019 / 2 * (1 + math.cos(0.9 * math.pi)))
-    reference = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts
-    optimiser = torch.optim.SGD([nn.Parameter(torch.zeros(1))], 0.02)
-    scheduler = reference(optimiser, T_0=10, eta_min=1e-3)
-    for rate in rates[:25]:
-        assert rate == pytest.approx(optimiser.param_groups[0]["lr"])
-        optimiser.step()
-        scheduler.step()
-
-
-def test_linear_plan_of_the_co_teaching_card() -> None:
-    training = Training(epochs=200, lr=1e-3, schedule="linear", decay_from=80, optimizer="adam", beta1_after_decay=0.1)
-    assert [training.lr_at(e) for e in (0, 79, 80)] == [1e-3] * 3
-    assert training.lr_at(140) == pytest.approx(5e-4) and training.lr_at(199) == pytest.approx(1e-3 / 120)
-    assert [training.beta1_at(e) for e in (0, 79, 80, 199)] == [None, None, 0.1, 0.1]
-    assert Training(schedule="linear", decay_from=3).beta1_at(5) is None
-    assert Training(schedule="constant", beta1_after_decay=0.1).beta1_at(5) is None
-    net = Learner(network(MLP), training)
-    for epoch, beta1, rate in ((0, 0.9, 1e-3), (80, 0.1, 1e-3), (140, 0.1, 5e-4)):
-        net.start_epoch(epoch)
-        group = net.optimizer.param_groups[0]
-        assert group["betas"] == (beta1, 0.999) and group["lr"] == pytest.approx(rate)
-
-
-def test_plan_of_the_llc_dro_card() -> None:
-    """100 rounds after 5 epochs of warm-up: full rate in rounds 0 to 80, a tenth in 81 to 99."""
-    rates = plan(range(105), epochs=105, lr=5e-4, schedule="multistep", milestones=(86,))
-    assert rates == pytest.approx([5e-4] * 86 + [5e-5] * 19)
-
-
-def test_warm_up_multiplies_the_schedule() -> None:
-    rates = plan(range(5), epochs=5, lr=0.4, lr_warmup_epochs=4, schedule="multistep", milestones=(3,))
-    assert rates == pytest.approx([0.1, 0.2, 0.3, 0.04, 0.04])
-
-
-def test_beta1_of_sgd_is_left_alone() -> None:
-    net = learner(schedule="linear", beta1_after_decay=0.1)
-    net.start_epoch(0)
-    assert "betas" not in net.optimizer.param_groups[0]
-
-
-@settings(deadline=None, database=None, derandomize=True, max_examples=60)
-@given(
-    st.sampled_from(["constant", "multistep", "cosine", "cosine-restarts", "linear"]), st.integers(1, 50),
-    st.integers(0, 60), st.integers(0, 8), st.data(),
-)  # fmt: skip
-def test_rates_are_positive_and_never_above_lr(schedule: str, epochs: int, decay: int, warm: int, data: Any) -> None:
-    training = Training(
-        epochs=epochs, lr=0.5, schedule=schedule, decay_from=decay, lr_warmup_epochs=warm, min_lr=0.01,
-        milestones=tuple(sorted(data.draw(st.sets(st.integers(0, 50), max_size=3)))),
-    )  # fmt: skip
-    assert all(0 < training.lr_at(epoch) <= 0.5 for epoch in range(epochs))
-
-
-@pytest.mark.parametrize(
-    ("params", "words"),
-    [
-        ({"lr": 0}, "lr: 0 is out of range"), ({"momentum": 1.0}, "momentum"), ({"epochs": 0}, "epochs"),
-        ({"batch_size": 2.5}, "a whole number"), ({"schedule": "step"}, "one of constant, multistep"),
-        ({"learning_rate": 0.1}, "no field"), ({"milestones": "10"}, "a list of a whole number"),
-        ({"clip_norm": 0}, "clip_norm"), ({"augment": True}, "crop-flip, none"),
-    ],
-)  # fmt: skip
-def test_settings_are_checked(params: dict[str, Any], words: str) -> None:
-    with pytest.raises(FieldError, match=words):
-        Training(**params)
-
-
-def test_nesterov_needs_momentum() -> None:
-    with pytest.raises(FieldError, match="training.nesterov"):
-        learner(nesterov=True, momentum=0)
 
 
 # --- steps
@@ -208,6 +104,151 @@ def test_a_step_needs_a_scalar_and_logs_it_without_its_graph() -> None:
     assert [float(value) for value in seen] == [float(loss.detach())] and not seen[0].requires_grad
 
 
+# --- steps of several learners
+
+
+OPTIMISERS: list[tuple[dict[str, Any], Any]] = [
+    ({"lr": 0.1, "weight_decay": 1e-2}, lambda p: torch.optim.SGD(p, 0.1, 0.9, weight_decay=1e-2)),
+    ({"optimizer": "adam", "lr": 0.01, "weight_decay": 0.1}, lambda p: torch.optim.Adam(p, 0.01, weight_decay=0.1)),
+    ({"optimizer": "adamw", "lr": 0.01, "weight_decay": 1}, lambda p: torch.optim.AdamW(p, 0.01, weight_decay=1)),
+]
+NAMES = ["sgd", "adam", "adamw"]
+
+
+@pytest.mark.parametrize(("training", "reference"), OPTIMISERS, ids=NAMES)
+def test_a_joint_step_is_that_of_one_optimiser_over_both(training: dict[str, Any], reference: Any) -> None:
+    """An agreement loss, whose gradient mixes both networks."""
+    a, b = learner(seed=0, **training), learner(seed=1, **training)
+    plain = network(seed=0).train(), network(seed=1).train()
+    optimiser = reference([*plain[0].parameters(), *plain[1].parameters()])
+    for number in range(4):
+        batch = images(8, number)
+        a.step(agreement(a(batch), b(batch)), b)
+        optimiser.zero_grad()
+        agreement(plain[0](batch), plain[1](batch)).backward()
+        optimiser.step()
+    for net, theirs in zip((a, b), plain, strict=True):
+        for p, q in zip(net.network.parameters(), theirs.parameters(), strict=True):
+            torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-7)
+    assert (a.backward_images, b.backward_images) == (32, 32)
+
+
+def agreement(x: Tensor, y: Tensor) -> Tensor:
+    return (F.cross_entropy(x, labels(8)) + F.cross_entropy(y, labels(8))) / 2 + F.mse_loss(x.softmax(1), y.softmax(1))
+
+
+def test_a_joint_step_is_logged_once_and_clips_each_learner_by_itself() -> None:
+    seen: list[Tensor] = []
+    settings: dict[str, Any] = {"lr": 1.0, "momentum": 0.0, "weight_decay": 0.0, "clip_norm": 0.5}
+    a, b = learner(MLP, log=seen.append, **settings), learner(MLP, seed=1, log=seen.append, **settings)
+    before = [flat(a), flat(b)]
+    a.step(100 * agreement(a(images(8)), b(images(8))), b)
+    assert len(seen) == 1
+    for net, was in zip((a, b), before, strict=True):
+        assert float((flat(net) - was).norm()) == pytest.approx(0.5, rel=1e-4)
+
+
+def flat(net: Learner) -> Tensor:
+    return torch.cat([p.detach().flatten() for p in net.network.parameters()]).clone()
+
+
+def test_a_learner_that_got_no_gradient_stays_as_it_is() -> None:
+    a, b = learner(lr=0.1), learner(seed=1, lr=0.1)
+    train(b, 1)
+    before = copy.deepcopy(b.state_dict())
+    a.step(F.cross_entropy(a(images(8)), labels(8)), b)
+    after = b.state_dict()
+    assert same(before["network"], after["network"]) and same(before["optimizer"], after["optimizer"])
+    loss = torch.zeros((), requires_grad=True) * 2  # of parameters of nobody
+    a.step(loss), b.step(loss.detach().requires_grad_() * 2)
+    assert same(before["network"], b.state_dict()["network"])
+
+
+def same(a: Any, b: Any) -> bool:
+    """The same bits."""
+    if isinstance(a, Tensor):
+        return a.dtype == b.dtype and a.numpy().tobytes() == b.numpy().tobytes()
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    return all(map(same, a, b)) if isinstance(a, (list, tuple)) else a == b
+
+
+@pytest.mark.parametrize("optimizer", NAMES)
+def test_parameters_may_get_their_first_gradient_later_than_others(optimizer: str) -> None:
+    """A projection head that joins after warm-up: as torch's own optimiser without fused kernels does it."""
+    heads = [nn.Linear(8, 2), nn.Linear(8, 2)]
+    heads[1].load_state_dict(heads[0].state_dict())
+    net = Learner(network(), Training(optimizer=optimizer, lr=0.01), extra=nn.ModuleDict({"head": heads[0]}))
+    plain = network().train()
+    kinds: dict[str, Any] = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+    momentum = {"momentum": 0.9} if optimizer == "sgd" else {}
+    optimiser = kinds[optimizer]([*plain.parameters(), *heads[1].parameters()], 0.01, weight_decay=5e-4, fused=False, **momentum)
+    for number in range(5):
+        logits, features = net.with_features(images(8, number))
+        net.step(with_head(logits, features, heads[0], number))
+        optimiser.zero_grad()
+        features = plain.features(images(8, number))
+        with_head(plain.head(features), features, heads[1], number).backward()
+        optimiser.step()
+    torch.testing.assert_close(heads[0].weight, heads[1].weight, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(net.network.head.weight, plain.head.weight, rtol=1e-5, atol=1e-7)
+
+
+def with_head(logits: Tensor, features: Tensor, head: nn.Module, number: int) -> Tensor:
+    loss = F.cross_entropy(logits, labels(8))
+    return loss + head(features).square().mean() if number >= 2 else loss
+
+
+# --- skipped steps
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["first step", "later step"])
+@pytest.mark.parametrize("clip", [None, 0.1])
+@pytest.mark.parametrize("training", [case[0] for case in OPTIMISERS], ids=NAMES)
+def test_a_skipped_step_changes_no_bit_and_leaves_no_trace(training: dict[str, Any], clip: float | None, first: bool) -> None:
+    """Whatever its loss is, here NaN; afterwards all goes on as in a learner that never heard of it."""
+    one, two = learner(MLP, clip_norm=clip, **training), learner(MLP, clip_norm=clip, **training)
+    if not first:
+        train(one, 2), train(two, 2)
+    before = copy.deepcopy(one.state_dict())
+    one.step(F.cross_entropy(one(images(8, 9)), labels(8)) * torch.nan, skip=torch.tensor(True))
+    after = one.state_dict()
+    assert same(before["network"], after["network"])
+    if not first:
+        assert same(before["optimizer"], after["optimizer"]) and len(after["optimizer"]["state"]) == 4
+    else:  # where torch has nothing yet, zeros
+        assert all(float(torch.as_tensor(v).abs().sum()) == 0 for s in after["optimizer"]["state"].values() for v in s.values())
+    train(one, 3, first=2), train(two, 3, first=2)
+    assert same(one.state_dict()["network"], two.state_dict()["network"])
+    assert same(one.state_dict()["optimizer"], two.state_dict()["optimizer"])
+
+
+@pytest.mark.parametrize("training", [case[0] for case in OPTIMISERS], ids=NAMES)
+def test_a_step_that_is_not_skipped_is_an_ordinary_one(training: dict[str, Any]) -> None:
+    one, two = learner(clip_norm=0.5, **training), learner(clip_norm=0.5, **training)
+    for number in range(3):
+        one.step(F.cross_entropy(one(images(8, number)), labels(8)), skip=torch.tensor(False))
+        two.step(F.cross_entropy(two(images(8, number)), labels(8)))
+    assert same(one.state_dict(), two.state_dict())
+
+
+def test_a_joint_step_is_skipped_for_all() -> None:
+    a, b = learner(), learner(seed=1)
+    before = [copy.deepcopy(net.network.state_dict()) for net in (a, b)]
+    a.step(agreement(a(images(8)), b(images(8))), b, skip=torch.tensor(True))
+    for net, was in zip((a, b), before, strict=True):
+        assert all(same(was[name], p.detach()) for name, p in net.network.named_parameters())
+
+
+def test_a_skipped_loss_counts_as_zero_in_the_log() -> None:
+    """A loss over no samples is NaN, which would read as divergence."""
+    seen: list[Tensor] = []
+    net = learner(MLP, log=seen.append)
+    for skip in (True, False):
+        net.step(net(images(8)).sum() * (torch.nan if skip else 1), skip=torch.tensor(skip))
+    assert float(seen[0]) == 0 and float(seen[1]) != 0 and not seen[1].isnan()
+
+
 # --- modes
 
 
@@ -242,6 +283,18 @@ def test_a_single_image_is_normalised_with_the_running_statistics() -> None:
     net.step(F.cross_entropy(single, labels(1)))  # and it can be trained on
     net(images(8))
     assert net.network.training and not unchanged(net, before)
+
+
+def test_extra_modules_are_in_the_mode_of_the_pass_below_them() -> None:
+    """So a batch of one image gets through a head with batch norm."""
+    head = nn.Sequential(nn.Linear(8, 4), nn.BatchNorm1d(4))
+    net = Learner(network(), Training(), extra=nn.ModuleDict({"head": head}))
+    for count in (8, 1, 8):
+        logits, features = net.with_features(images(count))
+        assert head.training == (count > 1)
+        net.step(F.cross_entropy(logits, labels(count)) + head(features).square().mean())
+    net.infer(images(8))
+    assert not head.training and not head[1].training
 
 
 def test_passes_carry_no_gradient() -> None:
@@ -312,22 +365,3 @@ def test_a_restored_learner_goes_on_bit_for_bit(optimizer: str) -> None:
     group = other.optimizer.param_groups[0]
     assert group["lr"] == net.optimizer.param_groups[0]["lr"]
     assert group.get("betas") == net.optimizer.param_groups[0].get("betas")
-
-
-# --- precision
-
-
-@pytest.mark.parametrize("model", [TINY_CNN, MLP], ids=lambda m: m["name"])
-def test_bfloat16_computes_in_half_and_returns_float32(model: dict[str, Any]) -> None:
-    net, exact = learner(model, precision="bfloat16"), learner(model)
-    logits, reference = net(images(16)), exact(images(16))
-    assert logits.dtype == torch.float32 and net.infer(images(4)).dtype == torch.float32
-    assert net.features(images(4)).dtype == torch.float32
-    assert not torch.equal(logits, reference)
-    torch.testing.assert_close(logits, reference, rtol=0.1, atol=0.1)
-    losses = [F.cross_entropy(net(images(16)), labels(16))]
-    for _ in range(20):
-        net.step(losses[-1])
-        losses.append(F.cross_entropy(net(images(16)), labels(16)))
-    assert losses[-1].item() < losses[0].item() / 2
-    assert all(p.dtype == torch.float32 for p in net.network.parameters())

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from small import Table, make_task, pixels, plain_images, start, table_task
 from torch import Tensor
 
-from bench.learner import Training
 from bench.method import NEEDS, LossMethod, Recipe, methods
+from bench.training import Training
 from bench.trial.task import Batch
 from methods.elr import ELR
 from methods.erm import ERM

@@ -111,7 +111,7 @@ def test_networks_are_shared_by_what_they_are_trained_on(tmp_path: Path) -> None
 def test_a_damaged_cache_is_made_again(tmp_path: Path, damage: bytes | None) -> None:
     data = toy(cache=tmp_path)
     first = noisy(PMD, data)
-    (path,) = tmp_path.glob("*.npz")
+    (path,) = tmp_path.glob("*.pt")
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(bytes(content) if damage is None else damage)

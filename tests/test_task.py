@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from small import MLP, make_task, pixels, plain_images
 from torch import Tensor
 
-from bench.learner import Training
 from bench.ops import augment
+from bench.training import Training
 from bench.trial import task as task_module
 from bench.trial.images import RESIDENT_BLOCK as BLOCK
 from bench.trial.images import ViewSettings

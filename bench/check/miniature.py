@@ -16,10 +16,10 @@ import numpy as np
 
 from bench.data import Dataset, Loaded, Split, datasets
 from bench.fields import Range
-from bench.learner import Training
 from bench.method import Method
 from bench.models import model_class
 from bench.noise import Labels, NoiseInput, NoiseKind, noise_identity, noises, parse_short
+from bench.training import Training
 from bench.trial.evaluate import Protocol
 
 CLASSES = 4

@@ -266,7 +266,12 @@ def _load_cached(name: str, canonical_params: str, root: str | None) -> Loaded:
 
     dataset = dataset_class(name)(**json.loads(canonical_params))
     try:
-        return dataset.load(Path(root) if root else None)
+        data = dataset.load(Path(root) if root else None)
+        if root:
+            from bench.data.packed import attach
+
+            attach(data, Path(root))
+        return data
     except DataError as error:
         if dataset.embedded or "bench data check" in str(error):
             raise

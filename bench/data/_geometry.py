@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -53,16 +53,30 @@ class Geometry:
         """
         if draws is not None and self.train == "random-resized-crop":
             if self.resize_first:
-                picture = self._resized(picture)
+                picture = self.resized(picture)
             box = resized_crop_box(picture.shape[1], picture.shape[2], self.scale, self.ratio, draws)
             return resize(cut(picture, box), (self.crop, self.crop))
-        picture = self._resized(picture)
+        picture = self.resized(picture)
         height, width = picture.shape[1:]
         if draws is not None and self.train == "random-crop":
             return cut(picture, random_crop_box(height, width, self.crop, draws))
         return cut(picture, centre_box(height, width, self.crop))
 
-    def _resized(self, picture: Tensor) -> Tensor:
+    def resized_crops(self, scale: tuple[float, float]) -> Geometry:
+        """Training by random resized crops of these shares of the area and aspects of 3/4 to 4/3, whatever `train` is.
+
+        They are cut out of what crops are cut out of now: the resized picture where `resizes_first`, else the picture as it is.
+        """
+        ratio = (3 / 4, 4 / 3)
+        return replace(self, train="random-resized-crop", resize_first=self.resizes_first, scale=scale, ratio=ratio)
+
+    @property
+    def resizes_first(self) -> bool:
+        """Do training and evaluation alike begin with `resized`? Else training cuts out of the picture as it is."""
+        return self.train != "random-resized-crop" or self.resize_first
+
+    def resized(self, picture: Tensor) -> Tensor:
+        """The step without chance: `centre_first` and `resize` of uint8 [3, H, W]."""
         if self.centre_first is not None:
             picture = cut(picture, centre_box(picture.shape[1], picture.shape[2], self.centre_first))
         return resize(picture, self.resize)

@@ -28,11 +28,15 @@ from bench.data._geometry import Geometry
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from bench.data.packed import Pack
+
 __all__ = ["FileImages", "Geometry", "Paths", "decode", "set_threads"]
 
 Index = NDArray[np.int64]
 #: uniform numbers in [0, 1), [B, 4]; None stands for the evaluation transform
 Draws = NDArray[np.float64] | None
+#: (lowest, highest) share of the area per view
+Scales = Sequence[tuple[float, float] | None] | None
 _CHUNK = 8  # pictures per job: few enough to spread a batch, enough to hide the cost of a job
 _threads: int | None = None
 _pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
@@ -46,7 +50,8 @@ def set_threads(count: int | None) -> None:
     _threads = count
 
 
-def _pool() -> ThreadPoolExecutor:
+def pool() -> ThreadPoolExecutor:
+    """The threads that decode."""
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     key = (os.getpid(), _threads or min(16, available))  # a forked process does not inherit its parent's threads
     if key not in _pools:
@@ -104,7 +109,7 @@ class FileImages:
 
     `root`: the folder that the paths are relative to; `skip`: leading bytes of a path that are not on disk. `listing` and
     `lines` (int32 [N], from 1): the file that lists the pictures, and where, for messages. `picture_size`: (height, width)
-    that every picture must have, where the data set promises one.
+    that every picture must have, where the data set promises one. `pack`: where pixels come from instead of the files, if any.
     """
 
     def __init__(
@@ -123,6 +128,13 @@ class FileImages:
         self.listing, self.lines, self.picture_size, self.skip = listing, lines, picture_size, skip
         self._folder = os.fsencode(root)
         self._sizes: NDArray[np.int64] | None = None
+        self.pack: Pack | None = None
+        self._rows = np.zeros(0, dtype=np.int64)  # places in the pack
+        self._rest = geometry  # what is left to do with a picture of the pack
+
+    def read_from(self, pack: Pack) -> None:
+        """Take the pictures from a pack that holds them in this order (`bench.data.packed.attach` sees to that)."""
+        self.pack, self._rows, self._rest = pack, np.arange(len(self)), pack.rest(self.geometry)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -135,7 +147,7 @@ class FileImages:
     @property
     def nbytes(self) -> int:
         """Bytes of host memory that the index takes."""
-        parts = [part.nbytes for part in (self.lines, self._sizes) if part is not None]
+        parts = [part.nbytes for part in (self.lines, self._sizes, self._rows, self.pack) if part is not None]
         return self.paths.nbytes + sum(parts)
 
     def take(self, index: NDArray[np.integer] | NDArray[np.bool_]) -> FileImages:
@@ -146,6 +158,8 @@ class FileImages:
             picture_size=self.picture_size, skip=self.skip,
         )  # fmt: skip
         part._sizes = None if self._sizes is None else self._sizes[index]
+        if self.pack is not None:
+            part.pack, part._rows, part._rest = self.pack, self._rows[index], self._rest
         return part
 
     __getitem__ = take  # so that a split is cut alike, whether its pixels are in memory or not
@@ -166,7 +180,7 @@ class FileImages:
         """Bytes of each file, int64 [N]. Raises `DataError` naming the first file that is missing or empty."""
         if self._sizes is None:
             parts = [range(start, min(start + 4096, len(self))) for start in range(0, len(self), 4096)]
-            found = np.concatenate([np.zeros(0, np.int64), *_pool().map(self._sizes_of, parts)])
+            found = np.concatenate([np.zeros(0, np.int64), *pool().map(self._sizes_of, parts)])
             bad = np.flatnonzero(found <= 0)
             if len(bad):
                 first = int(bad[0])
@@ -199,14 +213,14 @@ class FileImages:
         read where `picture_size` is promised; all other files are decoded.
         """
         parts = [range(start, min(start + 1024, len(self))) for start in range(0, len(self), 1024)]
-        return [one for part in _pool().map(self._damaged_of, parts) for one in part]
+        return [one for part in pool().map(self._damaged_of, parts) for one in part]
 
     def _damaged_of(self, positions: range) -> list[tuple[int, str]]:
         bad = []
         for position in positions:
             try:
                 if not self._looks_whole(position):
-                    self._decode(position)
+                    self.decoded(position)
             except (OSError, DataError) as error:
                 bad.append((position, str(error)))
         return bad
@@ -238,11 +252,16 @@ class FileImages:
         """
         return self.fetch_views(index, (draws,))[0]
 
-    def fetch_views(self, index: Index, views: Sequence[Draws]) -> list[NDArray[np.uint8]]:
-        """Several views of the same pictures, each file read and decoded once: `fetch` for each entry of `views`."""
-        return self._submit(index, views).result()
+    def fetch_views(self, index: Index, views: Sequence[Draws], scales: Scales = None) -> list[NDArray[np.uint8]]:
+        """Several views of the same pictures, each file read and decoded once: `fetch` for each entry of `views`.
 
-    def stream(self, blocks: Iterable[tuple[Index, Sequence[Draws]]], *, ahead: int = 1) -> Iterator[list[NDArray[np.uint8]]]:
+        `scales`: for each view the shares of the area that `Geometry.resized_crops` cuts, None for the geometry's own way.
+        """
+        return self._submit(index, views, scales).result()
+
+    def stream(
+        self, blocks: Iterable[tuple[Index, Sequence[Draws]]], scales: Scales = None, *, ahead: int = 1
+    ) -> Iterator[list[NDArray[np.uint8]]]:
         """`fetch_views` of each block in turn, while the next `ahead` blocks are already being decoded.
 
         Up to `ahead + 2` blocks are in memory. `blocks` is read ahead of what was delivered, so its draws must come from
@@ -251,7 +270,7 @@ class FileImages:
         waiting: deque[_Block] = deque()
         try:
             for index, views in blocks:
-                waiting.append(self._submit(index, views))
+                waiting.append(self._submit(index, views, scales))
                 if len(waiting) > ahead:
                     yield waiting.popleft().result()
             while waiting:
@@ -266,7 +285,7 @@ class FileImages:
         for views in self.stream(((part, (None,)) for part in parts), ahead=ahead):
             yield views[0]
 
-    def _submit(self, index: Index, views: Sequence[Draws]) -> _Block:
+    def _submit(self, index: Index, views: Sequence[Draws], scales: Scales = None) -> _Block:
         index = np.asarray(index)
         if index.ndim != 1 or index.dtype != np.int64:
             raise ValueError(f"index must be int64 [B], got {index.dtype} {list(index.shape)}")
@@ -280,22 +299,34 @@ class FileImages:
             if len(index) and not (draws.min() >= 0 and draws.max() < 1):
                 raise ValueError("draws must lie in [0, 1)")
         arrays = [np.empty((len(index), *self.shape), dtype=np.uint8) for _ in views]
-        pool, count = _pool(), len(index)
+        rests = [self._rest.resized_crops(scale) if scale else self._rest for scale in scales or [None] * len(views)]
+        jobs, count = pool(), len(index)
         parts = (range(start, min(start + _CHUNK, count)) for start in range(0, count, _CHUNK))
-        return _Block(arrays, [pool.submit(self._fill, index, views, arrays, part) for part in parts])
+        return _Block(arrays, [jobs.submit(self._fill, index, views, rests, arrays, part) for part in parts])
 
-    def _fill(self, index: Index, views: Sequence[Draws], arrays: list[NDArray[np.uint8]], slots: range) -> None:
+    def _fill(
+        self, index: Index, views: Sequence[Draws], rests: list[Geometry], arrays: list[NDArray[np.uint8]], slots: range
+    ) -> None:
         for slot in slots:
-            picture = self._decode(int(index[slot]))
-            for draws, pixels in zip(views, arrays, strict=True):
+            picture = self._picture(int(index[slot]))
+            for draws, rest, pixels in zip(views, rests, arrays, strict=True):
                 numbers = None if draws is None else draws[slot].tolist()
-                pixels[slot] = self.geometry.render(picture, numbers).numpy()
+                pixels[slot] = rest.render(picture, numbers).numpy()
 
-    def _decode(self, position: int) -> Tensor:
+    def _picture(self, position: int) -> Tensor:
+        if self.pack is None:
+            return self.decoded(position)
+        row = int(self._rows[position])
+        return self.decoded(position, self.pack.content(row)) if self.pack.encoded else self.pack.pixels(row)
+
+    def decoded(self, position: int, data: bytes | None = None) -> Tensor:
+        """The whole picture uint8 [3, H, W] of a file (or of its content `data`), or `DataError` naming it."""
         path = self._path(position)
         try:
-            with open(path, "rb") as file:
-                picture = decode(file.read())
+            if data is None:
+                with open(path, "rb") as file:
+                    data = file.read()
+            picture = decode(data)
         except MemoryError:
             raise
         except Exception as error:

@@ -54,13 +54,21 @@ class Report:
         return "\n".join(lines)
 
 
-def check(name: str, root: Path | str | None = None, params: Mapping[str, Any] | None = None) -> Report:
-    """Examine a data set below a data folder (see `data_root`). Raises `FieldError` for unknown names and options only."""
+def check(
+    name: str, root: Path | str | None = None, params: Mapping[str, Any] | None = None, *, deep: bool = False
+) -> Report:
+    """Examine a data set and its packs below a data folder (see `data_root`); `deep` reads every block of the packs.
+
+    Raises `FieldError` for unknown names and options only.
+    """
+    from bench.data.packed import examine
+
     cls = dataset_class(name)
     dataset = cls(**(params or {}))
     place = None if cls.embedded else data_root(root)
     try:
         findings = dataset.check(place)
+        findings += [] if place is None else examine(dataset, place, deep=deep)
     except DataError as error:
         findings = [Finding(False, str(error))]
     return Report(name, cls.title, place, cls.layout, tuple(findings))

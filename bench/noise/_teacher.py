@@ -9,11 +9,8 @@ same everywhere is exported once (`bench noise export`) and used through `file`.
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,12 +19,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from bench.cell import canonical_json, stream_seed
+from bench.cell import stream_seed
 from bench.fields import FieldError
-from bench.learner import Learner, Training
+from bench.learner import Learner
 from bench.models import build
 from bench.noise._base import Labels, NoiseInput, Pixels
 from bench.ops import augment
+from bench.stages import Built, StageStore
+from bench.training import Training
 
 #: images per chunk of a pass over all of them
 _CHUNK = 1000
@@ -95,20 +94,15 @@ def cached(data: NoiseInput, facts: dict[str, Any], make: Callable[[], NDArray[A
     """
     if data.cache is None:
         return make()
-    from bench.records import write_atomic
+    key = {
+        "name": f"noise-{facts['what']}", "noise": facts,
+        "images": {"dataset": {"name": data.dataset}, "content": content_hash(data)},
+    }  # fmt: skip
 
-    folder = Path(data.cache)
-    folder.mkdir(parents=True, exist_ok=True)
-    key = hashlib.sha256((canonical_json(facts) + content_hash(data)).encode()).hexdigest()
-    path = folder / f"{facts['what']}-{key[:16]}.npz"
-    with _lock(path.with_suffix(".lock")):
-        found = _read(path, key)
-        if found is None:
-            found = make()
-            buffer = io.BytesIO()
-            np.savez(buffer, array=found, key=key, digest=_digest(found), facts=canonical_json(facts))
-            write_atomic(path, buffer.getvalue())
-    return found
+    def build() -> Built:
+        return Built({"array": torch.from_numpy(np.ascontiguousarray(make()))})
+
+    return StageStore(data.cache).get(key, build)[0]["array"].numpy()
 
 
 def content_hash(data: NoiseInput) -> str:
@@ -119,27 +113,6 @@ def content_hash(data: NoiseInput) -> str:
         part = pixels(np.arange(start, min(start + _CHUNK, len(data.labels))))
         digest.update(str(part.shape[1:]).encode() + np.ascontiguousarray(part).tobytes())
     return digest.hexdigest()
-
-
-def _read(path: Path, key: str) -> NDArray[Any] | None:
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            array = stored["array"]
-            return array if str(stored["key"]) == key and str(stored["digest"]) == _digest(array) else None
-    except Exception:  # missing, or damaged in one of the many ways of a zip file: it is made again
-        return None
-
-
-def _digest(array: NDArray[Any]) -> str:
-    return hashlib.sha256(f"{array.dtype.str}{array.shape}".encode() + np.ascontiguousarray(array).tobytes()).hexdigest()
-
-
-def _lock(path: Path) -> AbstractContextManager[Any]:
-    try:
-        from filelock import FileLock
-    except ImportError:  # then two processes may do the same work, with the same result
-        return nullcontext()
-    return FileLock(path)
 
 
 def check_network(slug: str, kind: str) -> None:

@@ -79,6 +79,27 @@ def truncated_gce_weights(logits: Tensor, labels: Tensor, k: float) -> Tensor:
     return _label_probability(logits.detach(), labels) > k
 
 
+def bootstrap_soft(logits: Tensor, labels: Tensor, beta: float, *, detach: bool = False) -> Tensor:
+    """-sum_c [beta y_c + (1 - beta) p_c] log p_c for every sample; [B] >= 0: beta CE plus (1 - beta) times the entropy.
+
+    beta in [0, 1], the weight of the given label. detach: p in the brackets is a constant, which is self-training, another
+    loss. Source: Reed et al., ICLR workshop 2015 (soft bootstrapping).
+    """
+    log_probs = F.log_softmax(at_least_float32(logits), dim=1)
+    probs = log_probs.exp()
+    believed = -((probs.detach() if detach else probs) * log_probs).sum(dim=1)
+    return beta * cross_entropy(logits, labels) + (1.0 - beta) * believed
+
+
+def bootstrap_hard(logits: Tensor, labels: Tensor, beta: float) -> Tensor:
+    """-sum_c [beta y_c + (1 - beta) z_c] log p_c with z the one-hot argmax of p, for every sample; [B] >= 0.
+
+    beta in [0, 1], the weight of the given label. Of equal logits the first class counts. Source: Reed et al., ICLR
+    workshop 2015 (hard bootstrapping).
+    """
+    return beta * cross_entropy(logits, labels) + (1.0 - beta) * cross_entropy(logits, logits.argmax(dim=1))
+
+
 def elr_regulariser(probs_clamped: Tensor, targets: Tensor) -> Tensor:
     """log(1 - <p, t>) for every sample; [B] <= 0.
 

@@ -108,19 +108,30 @@ def _geometric(name: str, images: Tensor, strength: Tensor) -> Tensor:
 # --- blends of the image and a degenerate version of it -------------------------------------------------------------
 
 
-def _blend(degenerate: Tensor | float, pixels: Tensor, factor: Tensor) -> Tensor:
-    """degenerate + factor * (pixels - degenerate), truncated to uint8. Overwrites `pixels` (float32 grey levels)."""
+def mix(degenerate: Tensor | float, pixels: Tensor, factor: Tensor) -> Tensor:
+    """degenerate + factor [B] * (pixels - degenerate), rounded as in Pillow. Overwrites `pixels` (float32 grey levels)."""
     # multiply and add stay separate roundings, as in Pillow: no lerp, no addcmul
-    return pixels.sub_(degenerate).mul_(factor.float().view(-1, 1, 1, 1)).add_(degenerate).to(torch.uint8)
+    return pixels.sub_(degenerate).mul_(factor.float().view(-1, 1, 1, 1)).add_(degenerate)
 
 
-def _luma(pixels: Tensor) -> Tensor:
+def _blend(degenerate: Tensor | float, pixels: Tensor, factor: Tensor) -> Tensor:
+    """`mix` for factors in [0, 1], truncated to uint8. Overwrites `pixels`."""
+    return mix(degenerate, pixels, factor).to(torch.uint8)
+
+
+def luma(pixels: Tensor) -> Tensor:
     """ITU-R 601 luma of float32 [B, 3, H, W], rounded as Pillow's 16-bit integers: [B, 1, H, W]. Grey stays itself."""
     if pixels.shape[1] == 1:
         return pixels
     red, green, blue = pixels.split(1, dim=1)
     total = (red * 19595).add_(green, alpha=38470).add_(blue, alpha=7471)  # below 2^24: exact in float32
     return total.add_(32768).mul_(1 / 65536).floor_()
+
+
+def mean_luma(pixels: Tensor) -> Tensor:
+    """The mean of `luma` over each image, rounded half up: float32 [B, 1, 1, 1]."""
+    total = luma(pixels).sum(3).sum((1, 2), dtype=torch.float64)
+    return (total / (pixels.shape[2] * pixels.shape[3]) + 0.5).floor().float().view(-1, 1, 1, 1)
 
 
 def _brightness(images: Tensor, factor: Tensor) -> Tensor:
@@ -131,14 +142,12 @@ def _color(images: Tensor, factor: Tensor) -> Tensor:
     if images.shape[1] == 1:
         return images
     pixels = images.float()
-    return _blend(_luma(pixels), pixels, factor)
+    return _blend(luma(pixels), pixels, factor)
 
 
 def _contrast(images: Tensor, factor: Tensor) -> Tensor:
     pixels = images.float()
-    count = images.shape[2] * images.shape[3]
-    total = _luma(pixels).sum(3).sum((1, 2), dtype=torch.float64)
-    return _blend((total / count + 0.5).floor().float().view(-1, 1, 1, 1), pixels, factor)
+    return _blend(mean_luma(pixels), pixels, factor)
 
 
 def _sharpness(images: Tensor, factor: Tensor) -> Tensor:

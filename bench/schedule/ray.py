@@ -92,6 +92,8 @@ def _on_this_machine(job: Job) -> Job:
     """The job with folders of this machine, for a worker that does not see the driver's; Ray takes the record back."""
     scratch = Path(tempfile.gettempdir()) / f"bench-{os.getuid()}" / job.options.suite
     options = dataclasses.replace(job.options, work_folder=str(scratch / "work") if job.options.work_folder else None)
+    if options.cache and not Path(options.cache).is_dir():  # a cache that both machines see is shared
+        options = dataclasses.replace(options, cache=str(scratch / "cache"))
     return dataclasses.replace(job, folder=str(scratch), options=options, replace=True)
 
 

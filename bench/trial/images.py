@@ -15,11 +15,15 @@ import torch
 from torch import Tensor
 
 from bench.ops import augment
+from bench.ops.contrast_views import CONTRAST, contrast_view
+from bench.ops.randaugment import rand_augment
 
 #: images per block of a pass: resident ones amortise the fixed cost of tensor operations over many small batches; of files
 #: three blocks are in memory at a time (about 40 MB each at 224 pixels and one view)
 RESIDENT_BLOCK, FILE_BLOCK = 2048, 256
-VIEWS = ("plain", "weak", "strong")
+#: "scan": four operations of RandAugment, cutout and a mirror image for half (SCAN, ScanMix); "mtadcs": the weak view and two
+#: operations of RandAugment (MTaDCS); the others in `bench.ops.contrast_views` and `bench.ops.augment`
+VIEWS = ("plain", "weak", "strong", *CONTRAST, "scan", "mtadcs")
 
 Views = tuple[str, ...]
 Stream = Callable[[str], torch.Generator]
@@ -27,7 +31,10 @@ Stream = Callable[[str], torch.Generator]
 
 @dataclass(frozen=True)
 class ViewSettings:
-    """What weak and strong mean on this data set; `crops` False makes the weak view the plain image."""
+    """What weak and strong mean on this data set; `crops` False makes the weak view the plain image.
+
+    The views of contrastive learning are random resized crops in any case, and mirrored for half where `flip`.
+    """
 
     pad: int
     flip: bool
@@ -46,6 +53,7 @@ class Images:
 
     block: int
     shape: tuple[int, int, int]
+    cut = False  #: are random crops made where pictures are decoded?
 
     def __init__(self, settings: ViewSettings, device: torch.device) -> None:
         self.settings, self.device = settings, device
@@ -65,10 +73,19 @@ class Images:
         raise NotImplementedError
 
     def _finish(self, raw: Tensor, view: str, pad: int, flip: bool, generator: torch.Generator) -> Tensor:
-        if view == "weak" and (pad or flip):
+        fill = self.settings.fill
+        if view in CONTRAST:
+            flip = self.settings.flip
+            raw = contrast_view(raw, CONTRAST[view], flip=flip, crop=not self.cut, generator=generator)
+        elif view in ("weak", "mtadcs") and (pad or flip):
             raw = augment.crop_flip(raw, pad=pad, flip=flip, generator=generator)
         elif view == "strong":
-            raw = augment.strong(raw, pad=pad, flip=flip, fill=self.settings.fill, generator=generator)
+            raw = augment.strong(raw, pad=pad, flip=flip, fill=fill, generator=generator)
+        elif view == "scan":
+            share = 1 / 3 if self.cut else 1 / 2  # largest side of the square: 75 of 224 pixels, 16 of 32
+            raw = augment.strong(raw, pad=0, flip=flip, n_ops=4, max_fraction=share, fill=fill, generator=generator)
+        if view == "mtadcs":
+            raw = rand_augment(raw, n_ops=2, generator=generator)
         return self.normalise(raw)
 
 
@@ -101,6 +118,7 @@ class FileImagesOnDevice(Images):
     """`bench.data.files.FileImages`: decoded in threads, one block ahead, moved to the device as uint8."""
 
     block = FILE_BLOCK
+    cut = True
 
     def __init__(self, files: Any, settings: ViewSettings, device: torch.device) -> None:
         super().__init__(settings, device)
@@ -111,14 +129,15 @@ class FileImagesOnDevice(Images):
         # The next block's geometry is drawn while this one is trained on, so it has a generator of its own.
         geometry, generator = stream("geometry"), stream("augment")
         crops = self.settings.crops
+        scales = [CONTRAST[view].scale if view in CONTRAST else None for view in views]
 
         def wanted() -> Iterator[tuple[np.ndarray, list[np.ndarray | None]]]:
             for index in indices:
-                cut = [view != "plain" and crops for view in views]
+                cut = [view in CONTRAST or (view != "plain" and crops) for view in views]
                 draws = [torch.rand(len(index), 4, dtype=torch.float64, generator=geometry).numpy() if c else None for c in cut]
                 yield index.cpu().numpy(), draws
 
-        for arrays in self._files.stream(wanted()):
+        for arrays in self._files.stream(wanted(), scales):
             made = []
             for view, array in zip(views, arrays, strict=True):
                 made.append(self._finish(self._to_device(array), view, 0, self.settings.flip and crops, generator))

@@ -14,9 +14,10 @@ from bench import noise
 from bench.cell import stream_seed
 from bench.data import Loaded, Split
 from bench.fields import FieldError
-from bench.learner import Training
 from bench.method import Method
 from bench.noise import NoisyLabels
+from bench.stages import StageStore
+from bench.training import Training
 from bench.trial.evaluate import Evaluator, HeldOut, Protocol, Truth
 from bench.trial.images import ViewSettings, make_images
 from bench.trial.task import NeedError, Subset, Task
@@ -64,9 +65,12 @@ def prepare(
         method_name=cell["method"]["name"],
         needs=frozenset(method.needs),
         granted=_granted(method.needs, noisy, train, correct, train_groups, data.num_classes, device),
-        precision=options.precision,
+        engine=options.engine,
+        weights=root,
         time_limit=options.time_limit,
         subset=_epoch_subset(noisy.labels[train], data) if data.epoch_size else None,
+        samples=_samples(cell, data, noisy, train, root),
+        store=StageStore(_cache(options)),
     )
 
     def held(images: Any, labels: Index, groups: Index | None) -> HeldOut:
@@ -106,11 +110,29 @@ def split(true: Index, cell: dict[str, Any], data: Loaded, protocol: Protocol) -
     return np.setdiff1d(everything, held_out), held_out
 
 
+def _cache(options: Options) -> Path | None:
+    """The folder of what is shared between cells, None where nothing is kept."""
+    if options.cache is not None:
+        return Path(options.cache)
+    return Path(options.work_folder) / "cache" if options.work_folder else None
+
+
+def _samples(cell: dict[str, Any], data: Loaded, noisy: NoisyLabels, train: Index, root: Path | None) -> dict[str, Any]:
+    """Which images a method trains on, in which order, whatever their labels: part of the key of its stages."""
+    index = train if noisy.keep is None else noisy.keep[train]
+    found = {"dataset": cell["dataset"], "fingerprint": data.fingerprint, "index": noise.sha256_of(index), "count": len(train)}
+    if noisy.replaced is not None:
+        other = noisy.replaced
+        source = {**other.source, "fingerprint": bench.data.load(other.source, root).fingerprint}
+        found["replaced"] = {"source": source, "index": noise.sha256_of(other.position, other.index)}
+    return found
+
+
 def _noise(cell: dict[str, Any], options: Options, data: Loaded, root: Path | None) -> NoisyLabels:
     work = Path(options.work_folder) if options.work_folder else None
     given = noise.NoiseInput.of(
         data, cell["dataset"]["name"], root=root, files=dict(options.noise_files), device=options.device,
-        cache=work / "cache" if work else None,
+        cache=_cache(options),
     )  # fmt: skip
     return noise.artefact(cell["noise"], given, cell["dataset"], cell["seed"], work / "noise" if work else None)
 

@@ -16,6 +16,7 @@ import torch
 
 from bench import provenance
 from bench.cell import cell_id
+from bench.engine import Engine
 from bench.method import Method, method_class, method_file
 from bench.records import SCHEMA
 from bench.trial import checkpoint
@@ -34,11 +35,12 @@ class Options:
     work_folder: str | None = None  # checkpoints and noise artefacts; None keeps nothing
     executor: str = "inline"
     device: str = "cpu"
-    precision: str = "float32"
+    engine: Engine = Engine()
     time_limit: float | None = None  # seconds
     checkpoint_seconds: float = 30.0
     threads: int = 1
     noise_files: tuple[tuple[str, str], ...] = ()  # sha256 of a label vector, and the file that holds it
+    cache: str | None = None  # folder of stages shared between cells; None: `cache` in the work folder
 
 
 Progress = Callable[[int, dict[str, float | None]], None]
@@ -59,7 +61,8 @@ def run_cell(cell: dict[str, Any], options: Options, on_epoch: Progress | None =
     trial = _Trial(cell, options, record)
     begin = datetime.datetime.now(datetime.UTC)
     try:
-        trial.run(on_epoch, started)
+        with options.engine.applied(trial.device):
+            trial.run(on_epoch, started)
         record["status"] = "done"
     except Diverged as error:
         record["status"], record["reason"] = "diverged", str(error)
@@ -97,21 +100,23 @@ class _Trial:
         self.clocks = {"setup_seconds": 0.0, "train_seconds": 0.0, "eval_seconds": 0.0}
         self.peak = 0
         self.method: Method | None = None
+        self.task: Task | None = None
 
     def run(self, on_epoch: Progress | None, started: float) -> None:
         cell, options = self.cell, self.options
         cls = method_class(options.method_path or cell["method"]["name"])
         path = method_file(cls)
         self.record["provenance"] = provenance.describe(self.device, options.executor, path)
+        self.record["provenance"]["engine"] = options.engine.describe()
         code = self.record["provenance"]["code"]
         protocol = Protocol(**cell["protocol"])
         method = cls(**cell["method"]["params"])
         task, evaluator = prepare(cell, options, method, protocol, self.record)
-        method.task = task
+        method.task = self.task = task
         method.setup(task)
         self.method = method
         first = self._resume(method, code)
-        self.clocks["setup_seconds"] += time.perf_counter() - started
+        self.clocks["setup_seconds"] += time.perf_counter() - started - task.stage_seconds
         saved = time.monotonic()
         for epoch in range(first, task.epochs):
             values = self._epoch(method, task, evaluator, epoch)
@@ -142,18 +147,23 @@ class _Trial:
         record["curve"] = _rounded(self.curve.as_dict()) if self.curve.epoch else {}
         end = datetime.datetime.now(datetime.UTC)
         record["provenance"] |= {"started": begin.isoformat(timespec="seconds"), "finished": end.isoformat(timespec="seconds")}
-        learners = self.method.learners() if self.method else []
-        forward = sum(learner.forward_images for learner in learners)
-        backward = sum(learner.backward_images for learner in learners)
+        passes = self.method.counted_networks() if self.method else []
+        if self.task is not None:
+            record["warnings"] += [w for w in self.task.warnings if w not in record["warnings"]]
+        stages = [info.block() for info in self.task.stages] if self.task else []
+        forward = sum(net.forward_images for net in passes)
+        backward = sum(net.backward_images for net in passes)
         seconds = self.clocks["train_seconds"]
         record["cost"] = {
             **{name: round(value, 4) for name, value in self.clocks.items()},
             "images_per_second": round(backward / seconds, 1) if seconds > 0 else None,
             "peak_memory_bytes": self.peak,
-            "networks": len(learners),
+            "networks": len(self.method.learners()) if self.method else 0,
             "forward_images": forward,
             "backward_images": backward,
             "device_memory": self.device.type,
+            "stage_seconds": round(sum(stage["seconds"] for stage in stages), 4),
+            "stages": stages,
         }
 
     def _resume(self, method: Method, code: str) -> int:
@@ -172,13 +182,14 @@ class _Trial:
         return int(state["epoch"]) + 1
 
     def _epoch(self, method: Method, task: Task, evaluator: Evaluator, epoch: int) -> dict[str, float | None]:
-        begin = time.perf_counter()
+        begin, in_stages = time.perf_counter(), task.stage_seconds
         task.start_epoch(epoch)
         with task.layer_randomness():
             method.epoch(epoch)
+        learning_rate = next((net.lr for net in method.learners()), None)
         log = task.epoch_log()
         middle = time.perf_counter()
-        self.clocks["train_seconds"] += middle - begin
+        self.clocks["train_seconds"] += middle - begin - (task.stage_seconds - in_stages)
         loss = log.get("train_loss")
         if loss is not None and not math.isfinite(loss):
             raise Diverged(f"the training loss is not finite in epoch {epoch}")
@@ -186,7 +197,7 @@ class _Trial:
         self.clocks["eval_seconds"] += time.perf_counter() - middle
         self.peak = max(self.peak, _peak_memory(self.device))
         extra = {name: value if math.isfinite(value) else None for name, value in log.items()}
-        self.curve.append(epoch, {**values, **extra, "lr": task.training.lr_at(epoch)}, groups)
+        self.curve.append(epoch, {**values, **extra, "lr": learning_rate}, groups)
         return values
 
 

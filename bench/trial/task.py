@@ -8,17 +8,25 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bench.cell import stream_seed
-from bench.learner import Learner, Training
+from bench.engine import Engine
+from bench.learner import Average, Learner, Passes
 from bench.models import build
+from bench.ops.losses import cross_entropy
+from bench.stages import StageInfo, StageStore
+from bench.training import Training
 from bench.trial.evaluate import MEASURED_METRICS
 from bench.trial.images import VIEWS, Images
+
+if TYPE_CHECKING:
+    from bench.trial.stage import Stage
 
 #: names in a curve that only the harness fills
 MEASURED = ("epoch", "lr", "group_acc", *MEASURED_METRICS)
@@ -34,6 +42,15 @@ class NeedError(RuntimeError):
 
 class TimeLimit(RuntimeError):
     """The cell ran longer than its suite allows."""
+
+
+class FullPass(NamedTuple):
+    """All training samples through one network in index order, evaluation mode, no augmentation, no gradient."""
+
+    logits: Tensor  # float32 [N, K]
+    features: Tensor  # float32 [N, D], pooled, penultimate
+    losses: Tensor  # float32 [N], cross-entropy of the given labels
+    probs: Tensor  # float32 [N, K]
 
 
 class Batch:
@@ -68,9 +85,12 @@ class Task:
         method_name: str,
         needs: frozenset[str],
         granted: dict[str, Any],
-        precision: str = "float32",
+        engine: Engine | None = None,
+        weights: Path | None = None,
         time_limit: float | None = None,
         subset: Subset | None = None,
+        samples: Mapping[str, Any] | None = None,
+        store: StageStore | None = None,
     ) -> None:
         self.labels = labels
         self.num_classes = num_classes
@@ -83,7 +103,13 @@ class Task:
         self._draw_subset = subset
         self._subset: Tensor | None = None
         self._method_name, self._needs, self._granted = method_name, needs, granted
-        self._precision = precision
+        self._engine, self._weights = engine or Engine(), weights
+        self.warnings: list[str] = []
+        self.stages: list[StageInfo] = []
+        self.stage_seconds = 0.0  # wall time in `stage`: building, waiting for another process, loading
+        self._samples = dict(samples or {"axes": axes, "count": len(labels)})  # which images, whatever their labels
+        self._store = store or StageStore(None)
+        self._inside: str | None = None  # the stage that is being built
         self._deadline = time.monotonic() + time_limit if time_limit else None
         self._time_limit = time_limit
         self._learners: dict[str, Learner] = {}
@@ -108,6 +134,8 @@ class Task:
         return self._grant("groups")
 
     def _grant(self, need: str) -> Any:
+        if self._inside is not None:
+            raise NeedError(f"a stage is label-free: stage {self._inside!r} cannot use task.{need}")
         if need not in self._needs:
             raise NeedError(
                 f"method {self._method_name!r} read task.{need} without declaring it; add `needs = frozenset({{{need!r}}})` "
@@ -118,6 +146,8 @@ class Task:
         return self._granted[need]
 
     def __getattr__(self, name: str) -> NoReturn:
+        if name == "labels":
+            raise NeedError(f"a stage is label-free: stage {self.__dict__.get('_inside')!r} cannot use task.labels")
         if name in ("clean_labels", "true_labels", "clean", "test", "val", "validation_labels", "test_labels", "evaluator"):
             raise NeedError(
                 f"method {self._method_name!r} reached for task.{name}: true labels and held-out data belong to the evaluator, "
@@ -126,19 +156,85 @@ class Task:
         raise AttributeError(f"a task has no attribute {name!r}")
 
     # -- networks ---------------------------------------------------------------------------------------------------
-    def learner(self, name: str = "a") -> Learner:
-        """A new network with its optimiser. Initial weights depend on data set, model, seed and `name`, not on the method."""
+    def learner(self, name: str = "a", extra: Callable[[int], Mapping[str, nn.Module]] | None = None) -> Learner:
+        """A new network with its optimiser. Initial weights depend on data set, model, seed and `name`, not on the method.
+
+        `extra` gets the number of features D and returns further modules by name (a projection head) that are trained,
+        saved and averaged with the network: `learner.extra["projection"]`.
+        """
+        return self._learner(name, extra, self.training)
+
+    def _learner(self, name: str, extra: Callable[[int], Mapping[str, nn.Module]] | None, training: Training) -> Learner:
         if name in self._learners:
             raise ValueError(f"learner {name!r} exists already; give each network its own name")
-        seed = stream_seed("init", self._axes, self._model, name)
-        with torch.random.fork_rng(devices=[]):  # initialisers of torch.nn know only the global generator
-            torch.default_generator.manual_seed(seed)
-            network = build(self._model, self._images.shape, self.num_classes)
+        network = self._network(name)
+        modules = nn.ModuleDict()
+        if extra is not None:
+            width = network.head.in_features  # type: ignore[union-attr]
+            with self._initial(name, "extra"):
+                modules = nn.ModuleDict(extra(width)).to(self.device)  # type: ignore[arg-type]
         learner = Learner(
-            network.to(self.device), self.training, precision=self._precision, log_loss=lambda loss: self.log("train_loss", loss)
-        )
+            network, training, engine=self._engine, extra=modules,
+            log_loss=lambda loss: self.log("train_loss", loss), warn=self._warn,
+        )  # fmt: skip
         self._learners[name] = learner
         return learner
+
+    def average(self, learner: Learner, name: str | None = None) -> Average:
+        """A network that follows `learner` by a moving average (`average.update(decay)`), starting as its copy, or with the
+        initial weights of `name`."""
+        return Average(learner, None if name is None else self._network(name))
+
+    def _network(self, name: str) -> nn.Module:
+        with self._initial(name):
+            network = build(self._model, self._images.shape, self.num_classes, self._weights)
+        return network.to(self.device)
+
+    @contextlib.contextmanager
+    def _initial(self, *name: str) -> Iterator[None]:
+        """The stream of initial weights: initialisers of torch.nn know only the global generator."""
+        seed = stream_seed("init", self._axes, self._model, *name)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            yield
+
+    def _warn(self, message: str) -> None:
+        if message not in self.warnings:
+            self.warnings.append(message)
+
+    # -- stages -----------------------------------------------------------------------------------------------------
+    def stage(
+        self,
+        name: str,
+        key: Mapping[str, Any],
+        build: Callable[[Stage], dict[str, Tensor]],
+        *,
+        inputs: Mapping[str, dict[str, Tensor]] | None = None,
+        per_seed: bool = False,
+    ) -> dict[str, Tensor]:
+        """The tensors that `build(stage)` returns: label-free work, done once for all cells that it is the same for.
+
+        `build` is a plain function that takes everything from its `bench.trial.stage.Stage`: the values in `key` (JSON;
+        `key["training"]` are fields of `Training`) and in `inputs` (what earlier stages returned, by names of your own).
+        Where cells of different seeds see the same images they share a stage, unless `per_seed`. Raises `NeedError` where
+        `build` reaches for labels.
+        """
+        from bench.trial.stage import run
+
+        begin = time.perf_counter()
+        try:
+            return run(self, name, key, build, inputs or {}, per_seed)
+        finally:
+            self.stage_seconds += time.perf_counter() - begin
+
+    @contextlib.contextmanager
+    def _label_free(self, name: str) -> Iterator[None]:
+        """While a stage is built, labels and privileged information are out of reach."""
+        labels, self._inside = self.__dict__.pop("labels"), name
+        try:
+            yield
+        finally:
+            self.labels, self._inside = labels, None
 
     # -- randomness -------------------------------------------------------------------------------------------------
     def generator(self, name: str = "method") -> torch.Generator:
@@ -219,24 +315,39 @@ class Task:
         """All training images in index order, normalised, not augmented, in parts [n, C, H, W]."""
         return self._images.plain()
 
-    def logits(self, learner: Learner) -> Tensor:
+    def logits(self, net: Passes) -> Tensor:
         """Logits [N, K] of all training samples in index order, evaluation mode, no augmentation, no gradient."""
-        return self._full_pass(learner.infer)
+        return self._full_pass(net.infer)
 
-    def features(self, learner: Learner) -> Tensor:
+    def losses(self, net: Passes) -> Tensor:
+        """Cross-entropy [N] of the given labels, over all training samples as `logits`."""
+        return cross_entropy(self.logits(net), self.labels)
+
+    def predictions(self, net: Passes) -> Tensor:
+        """Class probabilities [N, K], over all training samples as `logits`."""
+        return self.logits(net).softmax(dim=1)
+
+    def features(self, net: Passes) -> Tensor:
         """Pooled features [N, D] of all training samples in index order, evaluation mode, no augmentation, no gradient."""
-        return self._full_pass(learner.features)
+        return self._full_pass(net.features)
+
+    def full_pass(self, net: Passes) -> FullPass:
+        """Logits, features, losses and probabilities of all training samples from one pass over the data."""
+        logits, features = self._full_pass(net.full)
+        return FullPass(logits, features, cross_entropy(logits, self.labels), logits.softmax(dim=1))
 
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 [N, C, H, W] to float32 with zero mean and unit deviation per channel of the training set."""
         return self._images.normalise(images)
 
-    def _full_pass(self, function: Callable[[Tensor], Tensor]) -> Tensor:
+    def _full_pass(self, function: Callable[[Tensor], Any]) -> Any:
         parts = []
         for images in self.plain_images():
             self._check_deadline()
             parts.append(function(images))
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        if len(parts) == 1:
+            return parts[0]
+        return tuple(map(torch.cat, zip(*parts, strict=True))) if isinstance(parts[0], tuple) else torch.cat(parts)
 
     # -- log --------------------------------------------------------------------------------------------------------
     def log(self, name: str, value: Tensor | float) -> None:
@@ -255,8 +366,9 @@ class Task:
         self.current_epoch, self._loops, self._subset = epoch, 0, None
         self._generators.clear()
         self._log.clear()
+        count = self.num_samples if self._draw_subset is None else len(self._all_samples())
         for learner in self._learners.values():
-            learner.start_epoch(epoch)
+            learner.start_epoch(epoch, steps=-(-count // self.batch_size))
 
     def epoch_log(self) -> dict[str, float]:
         """Means of what was logged in this epoch: the one point where the device is waited for."""

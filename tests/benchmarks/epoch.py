@@ -18,10 +18,10 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 import bench.data
-from bench.learner import Training
 from bench.method import method_class
 from bench.models import build
 from bench.ops import augment
+from bench.training import Training
 from bench.trial.images import ViewSettings, make_images
 from bench.trial.task import Task
 

@@ -5,6 +5,8 @@ Index: a list of N lines as Clothing1M writes them is read in a process of its o
 its peak, are compared. Decoding: pictures of 341x256 (WebVision, small) and 500x375 (CUB) are turned into 224x224 crops by
 `FileImages` on one and more threads, and by Pillow with torchvision's transforms in a plain loop; pictures per second of wall
 time, and milliseconds of processor time per picture, which other programs on the machine disturb less.
+Packs (`--packs` for these alone): the same crops from files, from packs of both forms, and from pictures that were resized and
+encoded anew at quality 95, which are other pixels and therefore no form of a pack. Everything is in the page cache.
 """
 
 from __future__ import annotations
@@ -129,15 +131,74 @@ def decoding(folder: Path, threads: list[int], repeats: int = 12) -> None:
                 print(f"    {name:24} {len(names) / best[name]:6.0f} /s  {milliseconds:.2f} ms of processor ({ratio:.2f}x)")
 
 
+def packs(folder: Path, threads: list[int], repeats: int = 12) -> None:
+    import shutil
+
+    import torch
+    from PIL import Image
+
+    from bench.data import Loaded, Split
+    from bench.data._packing import Job
+    from bench.data.files import FileImages, Geometry, Paths, set_threads
+    from bench.data.packed import Pack, content_of, places
+
+    torch.set_num_threads(1)
+    for width, height in ((341, 256), (500, 375)):
+        names = pictures(folder, width, height)
+        everything = np.arange(len(names))
+        numbers = np.random.Generator(np.random.PCG64(1)).random((len(names), 4))
+        again = [b"again-" + name for name in names]
+        for name, copy in zip(names, again, strict=True):
+            with Image.open(folder / name.decode()) as picture:
+                scaled = picture.resize((round(256 * width / height), 256), Image.Resampling.BILINEAR)
+                scaled.save(folder / copy.decode(), quality=95)
+        for geometry in (Geometry(224, 256), Geometry(224, 256, "random-resized-crop")):
+            sources = {"files": FileImages(folder, Paths.of(names), geometry, dataset="x")}
+            size = {"files": float(sources["files"].sizes().mean())}
+            for form in ("encoded", "raw"):
+                images = FileImages(folder, Paths.of(names), geometry, dataset="x")
+                split = Split(images, np.zeros(len(names), np.int64))
+                choice = next(places(Loaded(split, split, ("a",)), folder))
+                place = next(place for place in choice if place.content == content_of(geometry, form))
+                pack: Pack = Job(place, 0).write()
+                images.read_from(pack.verify(images, place.content))
+                sources[f"packed, {form} ({place.content})"] = images
+                size[f"packed, {form} ({place.content})"] = pack.size / len(names)
+            sources["resized, JPEG 95 (other pixels)"] = FileImages(folder, Paths.of(again), geometry)
+            size["resized, JPEG 95 (other pixels)"] = float(sources["resized, JPEG 95 (other pixels)"].sizes().mean())
+            wanted = sources["files"].fetch(everything, numbers)
+            runs = [(name, count) for name in sources for count in threads]
+            best, work = dict.fromkeys(runs, 1e9), dict.fromkeys(runs, 1e9)
+            for _ in range(repeats):  # in turn, so that a busy moment of the machine strikes all alike
+                for name, count in runs:
+                    set_threads(count)
+                    sources[name].fetch(everything[:1])
+                    start, begin = time.perf_counter(), time.process_time()
+                    got = sources[name].fetch(everything, numbers)
+                    best[name, count] = min(best[name, count], time.perf_counter() - start)
+                    work[name, count] = min(work[name, count], time.process_time() - begin)
+                    assert "other" in name or (got == wanted).all()
+            print(f"{width}x{height} {geometry.train}, pictures per second on {' and '.join(map(str, threads))} threads")
+            for name in sources:
+                rates = "".join(f"{len(names) / best[name, count]:8.0f}" for count in threads)
+                milliseconds = work[name, threads[0]] / len(names) * 1e3
+                print(f"    {name:34}{rates}   {milliseconds:.2f} ms of processor, {size[name] / 1024:4.0f} KiB each")
+            shutil.rmtree(folder / "packed")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=1_000_000)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--packs", action="store_true", help="measure packs alone")
     parser.add_argument("--read", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.read:
         return read(options.read)
     with tempfile.TemporaryDirectory() as name:
+        packs(Path(name), options.threads)
+        if options.packs:
+            return
         index(options.count, Path(name))
         stats(min(options.count, 20_000), Path(name))
         decoding(Path(name), options.threads)
