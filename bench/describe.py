@@ -227,7 +227,7 @@ def listing(what: str) -> list[dict[str, Any]]:
     if what == "models":
         from bench.models import models
 
-        return [{"slug": slug, "what": cls.summary} for slug, cls in models().items()]
+        return [{"slug": slug, "fields": _fields_text(cls), "what": cls.summary} for slug, cls in models().items()]
     return _suites()
 
 
@@ -261,7 +261,7 @@ def listing_text(rows: list[dict[str, Any]]) -> str:
 # -- doctor ------------------------------------------------------------------------------------------------------------
 _PACKAGES = {
     "torch": True, "numpy": True, "pydantic": True, "yaml": True, "sklearn": True, "matplotlib": True, "tabulate": True,
-    "ray": False, "mlflow": False, "faiss": False, "torchvision": False,
+    "ray": False, "mlflow": False, "faiss": False, "torchvision": False, "timm": False,
 }  # fmt: skip
 _DISTRIBUTIONS = {"yaml": "PyYAML", "sklearn": "scikit-learn", "faiss": "faiss-cpu"}
 

@@ -138,10 +138,19 @@ def _parity(cls: type[Method], root: Path) -> str:
     if not path.is_file():
         return "Not compared." if not cls.code else f"Reference: {cls.code}. Not compared yet."
     found = json.loads(path.read_text(encoding="utf-8"))
+    notes = f" {found['notes']}" if found.get("notes") else ""
+    if not found["compared"]:
+        return f"Reference: {found['reference']}.{notes}"
     rows = [(item["what"], f"{item['max_abs_difference']:.1e}") for item in found["compared"]]
     largest = max(item["max_abs_difference"] for item in found["compared"])
-    head = f"Against {found['reference']}: {found['setting']} (`tests/parity/{path.stem.replace('-', '_')}.py`)."
-    return f"{head} Largest difference {largest:.1e}.\n\n" + _table(("what", "largest absolute difference"), rows)
+    script = f"tests/parity/{cls.slug.replace('-', '_')}.py"
+    return "\n\n".join(
+        [
+            f"**Largest difference {largest:.1e}**, against {found['reference']} (`{script}`, torch {found['torch']}).",
+            f"Setting: {found['setting']}.{notes}",
+            _table(("what", "largest absolute difference"), rows),
+        ]
+    )
 
 
 def _records(cls: type[Method], root: Path) -> list[dict[str, Any]]:

@@ -34,7 +34,9 @@ class CoTeaching(StepMethod):
     slug = "co-teaching"
     title = "Co-teaching"
     paper = "Han et al., NeurIPS 2018, arXiv:1804.06872"
+    code = "bhanML/Co-teaching @7c7fbe2"
     networks = 2
+    cost = "6 FE (2 networks)"
     recipes = (
         Recipe("paper", _CODE, {**_PLAN, "training.decay_from": 80}, {"dataset": "cifar10"}),
         Recipe("paper", _CODE, {**_PLAN, "training.decay_from": 100}, {"dataset": "cifar100"}),

@@ -40,12 +40,16 @@ class DivideMix(EpochMethod):
     Deviations: the mixture starts from the best 1-D 2-means partition (the released one from an unseeded k-means); loss
     averaging over the last epochs is the field `history` (released: 5 where the nominal rate is exactly 0.9); an empty
     labelled set gives a warm-up epoch for that network and an empty unlabelled set drops L_u (released: both crash).
+    The trained network guesses in training mode, unlabelled images first, as released: its batch statistics feel the order.
     """
 
     slug = "dividemix"
     title = "DivideMix"
     paper = "Li et al., ICLR 2020, arXiv:2002.07394"
+    code = "LiJunnan1992/DivideMix @d9d3058"
+    version = 2  # unlabelled images are guessed before labelled ones are refined
     networks = 2
+    cost = "6 FE while warming up, then 2 FE, and 36 more for each image that counts as clean (2 networks)"
     recipes = (
         Recipe("paper", _CODE, {**_CIFAR, "warmup": 10}, {"dataset": "cifar10"}),
         Recipe("paper", _CODE, {**_CIFAR, "warmup": 30, "lambda_u": 150}, {"dataset": "cifar100"}),
@@ -115,11 +119,12 @@ class DivideMix(EpochMethod):
         batches_per_epoch = len(labelled) // self.task.batch_size + 1
         for number, batch in enumerate(self.task.batches(("weak", "weak"), indices=labelled)):
             x1, x2 = batch.views
+            guessed = () if guesses is None else self.co_guess(net, peer, guesses)
             refined = self.co_refine(net, x1, x2, batch.labels, confidence[batch.index])
             inputs, targets = [x1, x2], [refined, refined]
-            if guesses is not None:
-                u1, u2, guessed = self.co_guess(net, peer, guesses)
-                inputs, targets = [*inputs, u1, u2], [*targets, guessed, guessed]
+            if guessed:
+                u1, u2, guess = guessed
+                inputs, targets = [*inputs, u1, u2], [*targets, guess, guess]
             mixed, mixed_targets = mixmatch_batch(torch.cat(inputs), torch.cat(targets), self.alpha, self.task.generator("mix"))
             logits, split = net(mixed), 2 * len(batch)
             loss_x, loss_u = semi_loss(logits[:split], mixed_targets[:split], logits[split:], mixed_targets[split:])

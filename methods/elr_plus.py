@@ -30,10 +30,11 @@ class ELRPlus(EpochMethod):
 
     An epoch trains the first network over all samples, then the second; both count the same global steps s. The averages
     start from weights of their own and run in training mode, so their batch statistics are their own. `ema_steps` 0: the
-    weight average has decay min(1 - 1/(s + 1), ema) instead of a ramp. `reweight_labels` is the released code's step for
-    CIFAR-100: y' <- y' * q, normalised. Deviations: both networks see one draw of noise and one split (released: each its own).
-    Prediction: softmax of the mean of both networks' logits. Scores for noise identification: mean of both memories at
-    the given label (ours, as for ELR).
+    weight average has decay min(1 - 1/(s + 1), ema) instead of a ramp (released: `ema_update: false`). `reweight_labels` is
+    the released code's step for CIFAR-100: y' <- y' * q, normalised. Deviations: both networks see one draw of noise and one
+    split (released: each its own). Prediction: softmax of the mean of both networks' logits, as released on one GPU (on two:
+    the first network and the second's average). Scores for noise identification: mean of both memories at the given label
+    (ours, as for ELR).
     """
 
     slug = "elr-plus"
@@ -45,6 +46,8 @@ class ELRPlus(EpochMethod):
     recipes = (
         Recipe("paper", _CODE, {**_CIFAR, "lam": 3, "beta": 0.7}, {"dataset": "cifar10"}),
         Recipe("paper", _CODE, {"lam": 1, "beta": 0.9}, {"dataset": "cifar10", "noise": "asymmetric"}),
+        Recipe("paper", "a peer's benchmark of CIFAR-10N; ResNet-34", {**_CIFAR, "lam": 3, "beta": 0.7},
+               {"dataset": tuple(f"cifar10n-{which}" for which in ("aggre", "random1", "random2", "random3", "worse"))}),
         Recipe("paper", _CODE,
                {**_CIFAR, "lam": 7, "beta": 0.9, "coef_steps": 40_000, "reweight_labels": True, "training.epochs": 250,
                 "training.milestones": (200,)}, {"dataset": "cifar100"}),
@@ -53,9 +56,9 @@ class ELRPlus(EpochMethod):
                 "training.batch_size": 64, "training.epochs": 15, "training.schedule": "multistep",
                 "training.milestones": (7,)}, {"dataset": "clothing1m"}),
         Recipe("paper", _CODE.replace("PreAct-ResNet-18", "Inception-ResNet-v2"),
-               {"lam": 3, "beta": 0.7, "alpha": 1.5, "ema_steps": 0, "training.lr": 0.02, "training.batch_size": 32,
-                "training.epochs": 100, "training.schedule": "multistep", "training.milestones": (50,)},
-               {"dataset": "webvision50"}),
+               {"lam": 3, "beta": 0.7, "alpha": 1.5, "ema_steps": 0, "training.lr": 0.02, "training.weight_decay": 5e-4,
+                "training.batch_size": 32, "training.epochs": 100, "training.schedule": "multistep",
+                "training.milestones": (50,)}, {"dataset": "webvision50"}),
     )  # fmt: skip
 
     lam: Annotated[float, Range(ge=0)] = 3.0

@@ -38,16 +38,17 @@ class Forward(LossMethod):
 
     Predictions p for clean classes go through the noise before they are compared with the given label, -log (p T)_y with
     T_ij = P(given j | true i), so that p itself need not fit the noise. `transition: given` reads the true matrix. `estimated`
-    trains a first network by cross-entropy for `estimate_epochs` (null: half of the training), reads T off its predictions
-    at the anchor point of each class, and trains a fresh network with that T. Report the two as two methods.
+    trains by cross-entropy for `estimate_epochs` (null: half of the training), reads T off the predictions at the anchor point
+    of each class, and begins anew with that T, from the initial weights. Report the two as two methods.
 
-    Both stages run through the whole learning-rate schedule, compressed to their length. Until the second stage predictions
-    are those of the first network; from then on the arg max of p, not of p T. `checkpoint: best` estimates by the network of
-    the first stage that was best on validation data, as in the paper (by accuracy; there by loss), `last` by its last one.
+    Both stages run through the whole learning-rate schedule, compressed to their length. Predictions of the first stage are its
+    own; those of the second are p, not p T. `checkpoint: best` estimates by the network of the first stage that was best on
+    validation data, as in the paper (by accuracy; there by loss), `last` by its last one.
     `shrinkage` a uses a I + (1 - a) T; 0 in the paper's experiments. Scores: minus the last training loss.
 
     Deviations: an outlier filter that leaves its column as it was (the released one zeroes values in place, which can move
-    the anchors of later classes); anchors among training samples alone, not those held out.
+    the anchors of later classes); anchors among training samples alone, not those held out; the second stage begins with the
+    weights that the first began with, which all methods of a seed share, not with new ones.
     """
 
     slug = "forward"
@@ -55,7 +56,6 @@ class Forward(LossMethod):
     paper = "Patrini et al., CVPR 2017, arXiv:1609.03683"
     code = CODE
     cost = "3 FE"
-    networks = 2
     level = "step"  # a loss, but also two stages
     recipes = RECIPES
 
@@ -80,7 +80,7 @@ class Forward(LossMethod):
             self._first = task.epochs // 2 if self.estimate_epochs is None else self.estimate_epochs
             if not 0 < self._first < task.epochs:
                 raise FieldError("estimate_epochs", f"no epoch of {task.epochs} is left for the other stage")
-            self.fresh = task.learner("b")
+            self.initial = copy.deepcopy(self.net.network.state_dict())
             self.best_accuracy = -1.0
             self.best_network: dict[str, Tensor] | None = None
 
@@ -99,9 +99,10 @@ class Forward(LossMethod):
     def estimate(self) -> None:
         if self.best_network is not None:
             self.net.network.load_state_dict(self.best_network)
-        estimated = anchor_transition(self.task.predictions(self.net))
+        estimated = anchor_transition(self.task.predictions(self.net), self.percentile)
         self.matrix = self.shrinkage * self.matrix + (1 - self.shrinkage) * estimated  # it was the identity until now
-        self.net, self.fresh, self.best_network = self.fresh, self.net, None
+        self.net.network.load_state_dict(self.initial)
+        self.net.optimizer.state.clear()
 
     def loss(self, logits: Tensor, batch) -> Tensor:
         return forward_correction(logits, batch.labels, self.matrix)

@@ -73,7 +73,8 @@ class GroupDRO(StepMethod):
         if self.rule == "exponentiated":
             self.weights = exponentiated_weights(self.weights, means.detach() + margin, self.step_size)
         else:
-            self.follow(means.detach(), torch.bincount(groups, minlength=len(self._sizes)) > 0)
+            present = torch.nn.functional.one_hot(groups, len(self._sizes)).sum(dim=0) > 0
+            self.follow(means.detach(), present)
             self.weights = greedy_weights(self.average + margin, self._sizes / self._sizes.sum(), self.budget)
         self.net.step(self.weights @ means)
 

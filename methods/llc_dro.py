@@ -49,7 +49,9 @@ class LLCDRO(EpochMethod):
     slug = "llc-dro"
     title = "LLC + refurbish-DRO"
     paper = "Chen et al., 2022, arXiv:2211.08722"
+    code = "chenmc1996/LNL-IS @d95865a"
     networks = 2
+    cost = "6 FE while warming up, then 2 FE, and 10 more for each of the passes (2 networks)"
     recipes = (
         Recipe("paper", _PAPER, {**_GROUPS, "k": 50, "tau": 0.7, "gmm_reg_covar": 5e-4}, {"dataset": "waterbirds"}),
         Recipe("paper", "tau at 35 and 40 % is illegible in the supplement; CelebA's pattern", {"tau": 0.8},

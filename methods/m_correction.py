@@ -16,7 +16,7 @@ from bench.ops.targets import one_hot
 
 _CIFAR = {
     "alpha": 32.0, "warmup": 105, "prior_weight": 1.0, "training.lr": 0.1, "training.weight_decay": 1e-4,
-    "training.batch_size": 128, "training.epochs": 300, "training.schedule": "multistep", "training.milestones": (99, 249),
+    "training.batch_size": 128, "training.epochs": 300, "training.schedule": "multistep", "training.milestones": (100, 250),
 }  # fmt: skip
 _CODE = "README of the official code, commit 5e9a73e; PreAct-ResNet-18"
 _BEST = "the paper's best variant for this cell, chosen after the fact (README of the official code)"
@@ -25,7 +25,7 @@ _BEST = "the paper's best variant for this cell, chosen after the fact (README o
 class MCorrection(EpochMethod):
     """Arazo, Ortego, Albert, O'Connor & McGuinness, "Unsupervised Label Noise Modeling and Loss Correction", ICML 2019.
 
-    Before each epoch a two-component beta mixture is fitted to the losses of all samples. The posterior B_i [N] of the
+    After each epoch a two-component beta mixture is fitted to the losses of all samples. The posterior B_i [N] of the
     component of high losses weighs a sample's own prediction against its label, on top of mixup.
 
     `M-DYR-H`: bootstrapping with the arg max z of the prediction on the unmixed image, labels and predictions mixed by the
@@ -33,13 +33,13 @@ class MCorrection(EpochMethod):
     (1 - B_j), for `mixup_epochs` epochs alone and then with bootstrapping towards softmax(logits / T), T falling from 1 to
     0.001 over `temperature_epochs`.
 
-    B of a batch comes from an evaluation-mode pass over the unmixed images with the mixture of this epoch, as released; the
-    passes stand in the released order, which batch statistics can feel. Losses for the mixture are those of the weak view
+    B of a batch comes from an evaluation-mode pass over the unmixed images with the mixture of the epoch before, as released;
+    the passes stand in the released order, which batch statistics can feel. Losses for the mixture are those of the weak view
     (released); `tracked_view: plain` takes unaugmented images. Ten EM steps are no convergence, and part of the method.
     Deviations: components are ordered by their means (released: by where EM started); a degenerate fit keeps the last one, B is
-    one half before there is any; milestones are counted from 0; the class prior has as many classes as the data (released,
-    soft variant: always 10); mixup coefficients are folded to at least 1/2, the same in distribution. Prediction: the one
-    network. Scores for noise identification: 1 - B of the losses before the epoch.
+    one half before there is any; the class prior has as many classes as the data (released, soft variant: always 10); mixup
+    coefficients are folded to at least 1/2, the same in distribution. Prediction: the one network. Scores for noise
+    identification: 1 - B of the losses after the epoch.
     """
 
     slug = "m-correction"
@@ -67,12 +67,10 @@ class MCorrection(EpochMethod):
 
     def setup(self, task) -> None:
         self.net = task.learner()
-        self.fit: dict[str, Tensor] | None = None
+        self.fit: dict[str, Tensor] = {}
         self.clean: Tensor | None = None
 
     def epoch(self, epoch: int) -> None:
-        if epoch:
-            self.model_losses()
         for batch in self.task.batches():
             if epoch < self.warmup:
                 self.mixup(batch)
@@ -80,6 +78,7 @@ class MCorrection(EpochMethod):
                 self.dynamic_mixup(batch, epoch)
             else:
                 self.dynamic_bootstrap(batch)
+        self.model_losses()
 
     # -- the mixture -----------------------------------------------------------------------------------------------
     def model_losses(self) -> None:
@@ -89,22 +88,19 @@ class MCorrection(EpochMethod):
         mixture = beta_mixture(scaled, n_iter=self.em_steps, keep=inside)
         fit = {"low": bounds[0], "high": bounds[1], "alphas": mixture.alphas, "betas": mixture.betas,
                "weights": mixture.weights, "degenerate": mixture.degenerate}  # fmt: skip
-        if self.fit is not None:
+        if self.fit:
             fit = {name: torch.where(mixture.degenerate, self.fit[name], value) for name, value in fit.items()}
         self.fit = fit
         self.clean = 1 - self.posterior(losses)
 
     def track(self) -> Tensor:
-        """Cross-entropy [N] of every sample in evaluation mode."""
-        losses = torch.zeros(self.task.num_samples, device=self.task.device)
-        for batch in self.task.batches((self.tracked_view,), batch_size=self.net.chunk, shuffle=False):
-            losses[batch.index] = cross_entropy(self.net.infer(batch.images), batch.labels)
-        return losses
+        """Cross-entropy [N] of every sample, in index order and evaluation mode."""
+        samples = torch.arange(self.task.num_samples, device=self.task.device)
+        batches = self.task.batches((self.tracked_view,), indices=samples, batch_size=self.net.chunk, shuffle=False)
+        return torch.cat([cross_entropy(self.net.infer(batch.images), batch.labels) for batch in batches])
 
     def posterior(self, losses: Tensor) -> Tensor:
         """B [B] of losses [B]: posterior of the noisy component, in [1e-4, 1 - 1e-4]."""
-        if self.fit is None:
-            return torch.full_like(losses, 0.5)
         scaled, _ = scale_losses(losses, (self.fit["low"], self.fit["high"]))
         mixture = BetaMixture(self.fit["alphas"], self.fit["betas"], self.fit["weights"], losses, self.fit["degenerate"])
         return noisy_posterior(mixture, scaled).clamp(1e-4, 1 - 1e-4)

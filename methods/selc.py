@@ -16,26 +16,19 @@ from bench.ops.targets import one_hot
 
 _CODE = "official code, commit 69bcf1e; ResNet-34"
 _PLAN = {
-    "alpha": 0.9, "training.lr": 0.02, "training.weight_decay": 1e-3, "training.batch_size": 128,
-    "training.schedule": "multistep",
+    "alpha": 0.9, "turning_point": 40, "training.lr": 0.02, "training.weight_decay": 1e-3, "training.batch_size": 128,
+    "training.epochs": 200, "training.schedule": "multistep", "training.milestones": (40, 80),
 }  # fmt: skip
-#: SELC, and SELC+ with its second stage; milestones count in epochs of the whole training, and each stage runs through them
-_STAGES = {
-    "paper": {"training.epochs": 200, "training.milestones": (40, 80)},
-    "plus": {"plus": True, "mixup_alpha": 0.9, "plus_epochs": 200, "training.epochs": 400, "training.milestones": (80, 160)},
-}
-#: epochs before the correction
-_TABLE = {
-    "cifar10": {("symmetric", 0.2): 40, ("symmetric", 0.4): 30, ("symmetric", 0.6): 30, ("symmetric", 0.8): 40,
-                ("asymmetric", 0.4): 40},
-    "cifar100": {("symmetric", 0.2): 30, ("symmetric", 0.4): 20, ("symmetric", 0.6): 30, ("symmetric", 0.8): 40,
-                 ("asymmetric", 0.4): 20},
+#: milestones count in epochs of the whole training, and each stage runs through them in its own time
+_PLUS = {
+    "plus": True, "mixup_alpha": 0.9, "plus_epochs": 200, "training.epochs": 400, "training.milestones": (80, 160),
 }  # fmt: skip
-_CIFAR = [Recipe(name, _CODE, {**_PLAN, **plan}, {"dataset": tuple(_TABLE)}) for name, plan in _STAGES.items()]
-_CELLS = [
-    Recipe(name, _CODE + ": its table of cells", {"turning_point": epochs}, {"dataset": dataset, "noise": noise, "rate": rate})
-    for name in _STAGES for dataset, cells in _TABLE.items() for (noise, rate), epochs in cells.items()
-]  # fmt: skip
+_CIFAR = {"dataset": ("cifar10", "cifar100")}
+
+
+def _cell(name: str, turning_point: int, dataset: str, noise: str, *rates: float) -> Recipe:
+    where = {"dataset": dataset, "noise": noise, "rate": rates}
+    return Recipe(name, "official code, commit 69bcf1e: its table of cells", {"turning_point": turning_point}, where)
 
 
 class SELC(StepMethod):
@@ -65,11 +58,19 @@ class SELC(StepMethod):
     code = "MacLLL/SELC @69bcf1e"
     cost = "3 FE"
     recipes = (
-        *_CIFAR,
-        *_CELLS,
+        Recipe("paper", _CODE, _PLAN, _CIFAR),
+        _cell("paper", 30, "cifar10", "symmetric", 0.4, 0.6),
+        _cell("paper", 30, "cifar100", "symmetric", 0.2, 0.6),
+        _cell("paper", 20, "cifar100", "symmetric", 0.4),
+        _cell("paper", 20, "cifar100", "asymmetric", 0.4),
+        Recipe("plus", _CODE + "; SELC+", {**_PLAN, **_PLUS}, _CIFAR),
+        _cell("plus", 30, "cifar10", "symmetric", 0.4, 0.6),
+        _cell("plus", 30, "cifar100", "symmetric", 0.2, 0.6),
+        _cell("plus", 20, "cifar100", "symmetric", 0.4),
+        _cell("plus", 20, "cifar100", "asymmetric", 0.4),
         Recipe("paper", "official code, commit 69bcf1e; Inception-ResNet-v2",
-               {**_PLAN, "turning_point": 40, "training.lr": 0.01, "training.weight_decay": 5e-4, "training.batch_size": 32,
-                "training.epochs": 100, "training.milestones": (40, 80)}, {"dataset": "webvision50"}),
+               {**_PLAN, "training.lr": 0.01, "training.weight_decay": 5e-4, "training.batch_size": 32,
+                "training.epochs": 100}, {"dataset": "webvision50"}),
         Recipe("paper", "official code, commit 69bcf1e; ResNet-50 with ImageNet weights",
                {**_PLAN, "alpha": 0.8, "turning_point": 5, "training.lr": 0.01, "training.batch_size": 64, "training.epochs": 40,
                 "training.milestones": (10, 20)}, {"dataset": "clothing1m"}),

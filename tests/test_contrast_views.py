@@ -247,13 +247,14 @@ def test_boxes_follow_torchvisions_law(height: int, width: int, scale: tuple[flo
     same_law(Counter(tuple(box) for box in ours.t().tolist()), Counter(theirs))
 
 
-@pytest.mark.parametrize("scale", [(0.2, 1.0), (0.08, 1.0)])
+@pytest.mark.parametrize("scale", [(0.2, 1.0), (0.08, 1.0), (0.1, 0.3)])
 def test_shares_and_aspects_of_large_pictures(scale: tuple[float, float]):
-    side = 10_000
-    _, _, tall, wide = contrast_views.resized_crop_boxes(20_000, side, side, scale=scale, generator=seeded(2)).double()
-    uniform((tall * wide)[tall * wide < side**2 / 2] / side**2, scale[0], 0.5)  # up to where aspects are refused
-    some = (tall * wide) < side**2 / 2
-    uniform((wide / tall).log()[some], np.log(3 / 4) - 1e-3, np.log(4 / 3) + 1e-3)
+    side = 100_000
+    _, _, tall, wide = contrast_views.resized_crop_boxes(200_000, side, side, scale=scale, generator=seeded(2)).double()
+    share = tall * wide / side**2
+    all_fit = share < 0.5  # no aspect is refused, so the laws are those of the draws
+    uniform(share[all_fit], scale[0] - 1e-4, min(0.5, scale[1]) + 1e-4)
+    uniform((wide / tall)[all_fit].log(), np.log(3 / 4) - 1e-4, np.log(4 / 3) + 1e-4)
 
 
 def captured(monkeypatch: pytest.MonkeyPatch, name: str) -> list[tuple[Any, ...]]:
@@ -274,9 +275,13 @@ def test_how_often_and_how_strongly(monkeypatch: pytest.MonkeyPatch, view: str):
     images = torch.tensor([10, 100, 200], dtype=torch.uint8).view(1, 3, 1, 1).expand(count, 3, 1, 1)
     names = ("resized_crop_at", "color_jitter_at", "grayscale_at", "gaussian_blur_at")
     crop, jitter, grey, blur = (captured(monkeypatch, name) for name in names)
-    scales, boxes_of = [], contrast_views.resized_crop_boxes
-    recorded = lambda *a, **k: scales.append((k["scale"], k["ratio"])) or boxes_of(*a, **k)  # noqa: E731
-    monkeypatch.setattr(contrast_views, "resized_crop_boxes", recorded)
+    scales, draw = [], contrast_views.resized_crop_boxes
+
+    def drawn(*arguments: Any, **settings: Any) -> Tensor:
+        scales.append((settings["scale"], settings["ratio"]))
+        return draw(*arguments, **settings)
+
+    monkeypatch.setattr(contrast_views, "resized_crop_boxes", drawn)
     out = contrast_view(images, recipe, flip=True, generator=seeded(3))
     assert scales == [(recipe.scale, (3 / 4, 4 / 3))]
     [(_, mirrored)], [(factors, order, chosen)], [(greyed,)] = crop, jitter, grey
@@ -310,6 +315,16 @@ def test_recipes_are_the_papers():
     assert CONTRAST["moco"] == replace(CONTRAST["simclr"], blur_p=0.5, blur_sigma=(0.1, 2.0))
     assert CONTRAST["moit"] == replace(CONTRAST["simclr"], scale=(0.08, 1.0))
     assert CONTRAST["tcl"] == replace(CONTRAST["simclr"], solarise_p=0.5)
+
+
+@pytest.mark.parametrize("flip", [True, False])
+def test_without_a_crop_half_are_mirrored(flip: bool):
+    images = random_images(2000, (3, 2, 5))
+    nothing = ContrastView(jitter_p=0.0, grey_p=0.0)
+    out = contrast_view(images, nothing, flip=flip, crop=False, generator=seeded(1))
+    mirrored = (out == images.flip(3)).flatten(1).all(1)
+    assert (mirrored | (out == images).flatten(1).all(1)).all()
+    often(mirrored, 0.5 if flip else 0.0)
 
 
 def test_jitter_leaves_out_operations_without_strength(monkeypatch: pytest.MonkeyPatch):
@@ -503,6 +518,10 @@ def test_file_views_do_not_depend_on_the_number_of_threads(tmp_path: Path, threa
     for index, (first, weak, second) in zip(blocks, made[0], strict=True):
         draws = [torch.rand(len(index), 4, dtype=torch.float64, generator=geometry).numpy() for _ in range(2)]
         raw = pictures.fetch_views(index.numpy(), (draws[0], None, draws[1]), (CONTRAST[view].scale, None, CONTRAST[view].scale))
+        for slot, position in enumerate(index.tolist()):  # what the threads cut
+            picture = files.decode(Path(pictures.path(position)).read_bytes())
+            cuts = pictures.geometry.resized_crops(CONTRAST[view].scale).render(picture, draws[0][slot].tolist())
+            assert torch.equal(torch.from_numpy(raw[0][slot]), cuts)
         for got, array in ((first, raw[0]), (second, raw[2])):
             expected = contrast_view(torch.from_numpy(array), CONTRAST[view], flip=True, crop=False, generator=augmented)
             assert torch.equal(levels(got), expected)

@@ -14,7 +14,7 @@ import pytest
 from finished import finish
 
 ROOT = Path(__file__).resolve().parent.parent
-HEAVY = ("torch", "torchvision", "ray", "mlflow", "faiss", "sklearn", "scipy", "pandas", "matplotlib")
+HEAVY = ("torch", "torchvision", "timm", "ray", "mlflow", "faiss", "sklearn", "scipy", "pandas", "matplotlib")
 SOURCES = sorted([*(ROOT / "bench").rglob("*.py"), *(ROOT / "methods").glob("*.py")])
 
 SPY = """
@@ -135,7 +135,7 @@ def test_a_replaceable_package_is_imported_in_one_module_lazily(package: str, ho
     assert places == {(home, False)}
 
 
-@pytest.mark.parametrize("package", ["sklearn", "pandas", "matplotlib", "scipy", "tabulate", "rich"])
+@pytest.mark.parametrize("package", ["sklearn", "pandas", "matplotlib", "scipy", "tabulate", "rich", "torchvision", "timm"])
 def test_other_heavy_packages_are_imported_lazily(package: str) -> None:
     early = {
         named(path) for path in SOURCES for name, early in imports(path) if early and name.split(".")[0] == package
@@ -236,7 +236,7 @@ METHODS = [path for path in SOURCES if path.parent.name == "methods"] + sorted(
 
 @pytest.mark.parametrize("path", METHODS, ids=named)
 def test_a_method_imports_the_contract_the_ops_and_torch(path: Path) -> None:
-    allowed = ("bench.method.", "bench.ops.", "bench.fields.", "bench.learner.", "torch.")
+    allowed = ("bench.method.", "bench.ops.", "bench.fields.", "bench.learner.", "methods.", "torch.")
     wrong = [
         name
         for name, _ in imports(path)

@@ -243,6 +243,16 @@ def test_weights_are_refreshed_on_schedule() -> None:
     assert refreshed == [3, 7, 11]
 
 
+def test_a_batch_without_kept_samples_trains_nothing() -> None:
+    method = begun(GCE(truncated=True, k=0.99, prune_from=0))
+    method.epoch(0)
+    assert bool((method.keep == 0).all())
+    x = logits([0.6, 0.3, 0.1], [0.7, 0.2, 0.1])
+    losses = method.loss(x, batch_of([0, 1]))
+    assert losses.tolist() == [0, 0] and bool((gradient(losses.sum(), x) == 0).all())
+    assert all(p.isfinite().all() for p in method.net.network.parameters())
+
+
 def test_the_plain_form_prunes_nothing_and_needs_nothing() -> None:
     method = begun(GCE(prune_from=0))
     method.epoch(0)

@@ -118,6 +118,38 @@ def test_sizes_of_other_fields(identity: dict[str, Any], parameters: int) -> Non
     assert size(on_meta(identity, (3, 32, 32), 10)) == parameters
 
 
+# --- against the released code
+
+#: logits of classes 0, 1 and 2 for the second of two images, training mode, as the authors' code computes them in double
+#: precision from the same parameters and images
+RELEASED = [
+    ({"name": "preact-resnet18"}, (2.2387183, -1.1467702, 2.3030839)),  # LiJunnan1992/DivideMix, PreResNet.py
+    ({"name": "cifar-resnet18"}, (5.5107807, -4.3983572, 5.5136025)),  # kuangliu/pytorch-cifar, models/resnet.py
+    ({"name": "cifar-resnet34"}, (7.1315522, -6.0158777, 7.1176276)),  # shengliu66/ELR, ELR/model/ResNet_Zoo.py
+    ({"name": "rog-resnet34"}, (5.3274564, 0.4646566, -4.2270174)),  # pokaxpoka/RoGNoisyLabel, models/resnet.py
+    ({"name": "resnet32"}, (1.9928657, 3.2633341, 1.1977817)),  # akamaster/pytorch_resnet_cifar10, resnet.py
+    ({"name": "resnet32", "shortcut": "conv"}, (3.9227311, 2.4961122, -1.3333667)),  # ljmiao/PENCIL, resnet.py
+    ({"name": "densenet100"}, (1.9645669, -0.7213092, 1.4956601)),  # pokaxpoka/RoGNoisyLabel, models/densenet.py
+    ({"name": "wrn-28-2"}, (1.3744645, 0.063573, 0.4378724)),  # xternalz/WideResNet-pytorch, wideresnet.py
+    ({"name": "vgg13"}, (2.2001506, -1.1115193, 2.271373)),  # kuangliu/pytorch-cifar, models/vgg.py
+    ({"name": "cnn9", "dropout": 0}, (1.3841308, 0.0537743, 0.4417851)),  # bhanML/Co-teaching, model.py, without dropout
+    ({"name": "cnn7"}, (0.7248393, 0.7381506, 0.3538346)),  # hongxin001/JoCoR, model/cnn.py
+    ({"name": "lenet"}, (1.1548795, 0.3213694, 0.2934402)),  # xingruiyu/coteaching_plus, model.py
+]
+
+
+@pytest.mark.parametrize(("identity", "logits"), RELEASED, ids=lambda value: value["name"] if isinstance(value, dict) else "")
+def test_outputs_are_those_of_the_released_code(identity: dict[str, Any], logits: tuple[float, ...]) -> None:
+    network = build(identity, (3, 32, 32), 10).double()
+    for parameter in network.parameters():  # values that depend on the shape alone: the order of the layers does not matter
+        wave = torch.arange(parameter.numel(), dtype=torch.float64).sin().view(parameter.shape)
+        value = wave * math.sqrt(2 / parameter[0].numel()) if parameter.ndim > 1 else 0.1 * wave + 0.5
+        parameter.data.copy_(value)
+    batch = torch.arange(2 * 3 * 32 * 32, dtype=torch.float64).mul(0.37).sin().view(2, 3, 32, 32)
+    with torch.no_grad():
+        assert network(batch)[1, :3].tolist() == pytest.approx(logits, abs=1e-6)
+
+
 # --- what is exact about each network
 
 
@@ -131,10 +163,10 @@ def zeroed(block: Any) -> Any:
 
 
 def test_the_zero_padded_skip_takes_every_second_pixel() -> None:
-    given = images(2, 4, 5, 5).abs()
+    given = images(2, 4, 5, 5)
     found = zeroed(BasicBlock(4, 8, 2, "pad"))(given)
     assert found.shape == (2, 8, 3, 3)
-    assert torch.equal(found[:, 2:6], given[:, :, ::2, ::2]) and not found[:, :2].any() and not found[:, 6:].any()
+    assert torch.equal(found[:, 2:6], F.relu(given[:, :, ::2, ::2])) and not found[:, :2].any() and not found[:, 6:].any()
 
 
 def test_skips_of_pre_activation_blocks() -> None:
@@ -218,13 +250,13 @@ def test_activations_of_the_networks_of_selfie() -> None:
 
 
 def test_layers_that_rog_reads() -> None:
-    dense: Any = light_network("densenet100", (3, 8, 8), 2)
+    dense: Any = light_network("densenet100", (3, 32, 32), 2)
     full: Any = on_meta({"name": "densenet100"}, (3, 32, 32), 10)
     assert [tuple(layer.shape) for layer in full.layer_features(torch.empty(2, 3, 32, 32, device="meta"))] == [
         (2, 150 + 6 * 12), (2, 150 + 11 * 12), (2, 342)
     ]  # fmt: skip
-    res: Any = light_network("rog-resnet34", (3, 8, 8), 2)
-    batch = images(4, 3, 8, 8)
+    res: Any = light_network("rog-resnet34", (3, 32, 32), 2)
+    batch = images(4, 3, 32, 32)
     with torch.no_grad():
         for network, count in ((dense, 2), (res, 3)):  # six units of the light DenseNet's last block: only unit 5
             found = network.layer_features(batch)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -81,7 +82,7 @@ READERS: dict[str, Any] = {
     "repeat": lambda x: x.repeat_interleave(x.long()), "solve": lambda x: torch.linalg.inv(torch.eye(6) + x),
     "equal": lambda x: torch.equal(x, x), "allclose": lambda x: torch.allclose(x, x), "tolist": lambda x: x.tolist(),
     "one_hot": lambda x: F.one_hot(x.long()), "numpy": lambda x: x.detach().numpy(), "cpu": lambda x: x.cpu(),
-    "to": lambda x: x.to("cpu"),
+    "to": lambda x: x.to("cpu"), "asarray": lambda x: np.asarray(x),
 }  # fmt: skip
 
 

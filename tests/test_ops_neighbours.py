@@ -16,7 +16,15 @@ from torch import Tensor
 
 from bench.ops import neighbours
 from bench.ops.metrics import accuracy, group_accuracy, roc_auc
-from bench.ops.neighbours import knn, local_label_consistency
+from bench.ops.neighbours import (
+    check_finite,
+    knn,
+    knn_similarities,
+    label_votes,
+    local_label_consistency,
+    nearest,
+    top_columns,
+)
 
 PROPERTY = settings(deadline=None, database=None, derandomize=True, max_examples=60)
 SEEDS = st.integers(0, 2**31)
@@ -121,13 +129,13 @@ def test_backends_agree_and_repeat_their_bits() -> None:
 def test_auto_takes_faiss_only_above_the_limit_and_where_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     faiss = pytest.importorskip("faiss")
     used: list[int] = []
-    original = faiss.IndexFlatIP
+    original = faiss.knn
 
-    def spy(dim: int) -> object:
-        used.append(dim)
-        return original(dim)
+    def spy(queries: np.ndarray, *args: object, **kwargs: object) -> object:
+        used.append(queries.shape[1])
+        return original(queries, *args, **kwargs)
 
-    monkeypatch.setattr(faiss, "IndexFlatIP", spy)
+    monkeypatch.setattr(faiss, "knn", spy)
     features = random_features(4, 30, 8)
     monkeypatch.setattr(neighbours, "FAISS_ABOVE", 30)
     knn(features, 3)
@@ -152,8 +160,15 @@ def test_neighbours_errors() -> None:
         knn(features, 0)
     with pytest.raises(ValueError, match="backend"):
         knn(features, 2, backend="annoy")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="not finite"):
-        knn(torch.tensor([[1.0, math.nan], [0.0, 1.0]]), 1)
+    with pytest.raises(ValueError, match="at least 1"):
+        knn(features, 2, chunk=0)
+    for bad in (math.nan, math.inf, 1e30):  # the length of the last is infinite in float32
+        with pytest.raises(ValueError, match="not finite"):
+            knn(torch.tensor([[1.0, bad], [0.0, 1.0]]), 1)
+        with pytest.raises(ValueError, match="not finite"):
+            nearest(torch.tensor([[1.0, bad]]), features, 1)
+    with pytest.raises(ValueError, match="queries of shape"):
+        nearest(torch.zeros(3, 4), features, 1)
     assert knn(features[:1], 4).tolist() == [[0]]
     alone = knn(features[:1], 4, include_self=False)
     assert alone.shape == (1, 0)
@@ -174,8 +189,134 @@ def test_label_consistency_is_a_share(seed: int, size: int, k: int, classes: int
     assert torch.equal(local_label_consistency(near, (labels + 1) % classes), share)  # names of classes do not matter
 
 
+# --- similarities, other queries, votes
+
+
+@PROPERTY
+@given(SEEDS, st.integers(1, 50), st.integers(1, 60), st.booleans(), st.sampled_from(BACKENDS))
+def test_similarities_are_cosines_of_the_neighbours(
+    seed: int, size: int, k: int, include_self: bool, backend: Backend
+) -> None:
+    if backend == "faiss":
+        pytest.importorskip("faiss")
+    features = 5 * random_features(seed, size, 6)
+    indices, similarities = knn_similarities(features, k, include_self=include_self, backend=backend)
+    assert torch.equal(indices, knn(features, k, include_self=include_self, backend=backend))
+    unit = torch.nn.functional.normalize(features.double(), dim=1)
+    assert similarities.dtype == torch.float32 and similarities.shape == indices.shape
+    assert torch.allclose(similarities.double(), (unit @ unit.T).gather(1, indices), atol=1e-5)
+    if include_self:
+        assert torch.allclose(similarities[:, 0], torch.ones(size))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("chunk", [None, 3])
+def test_nearest_to_other_queries_equals_brute_force(backend: Backend, chunk: int | None) -> None:
+    if backend == "faiss":
+        pytest.importorskip("faiss")
+    queries, features = random_features(1, 10, 4), random_features(2, 25, 4)
+    indices, similarities = nearest(queries, features, 7, backend=backend, chunk=chunk)
+    cosines = torch.nn.functional.cosine_similarity(queries[:, None], features[None], dim=2)
+    expected = cosines.topk(7, dim=1)
+    assert torch.equal(indices, expected.indices) and torch.allclose(similarities, expected.values, atol=1e-6)
+    assert nearest(queries, features, 99).indices.shape == (10, 25)
+    assert nearest(queries[:0], features, 3, backend=backend).indices.shape == (0, 3)
+    itself = nearest(features, features, 1)
+    assert itself.indices.flatten().tolist() == list(range(25))
+
+
+@PROPERTY
+@given(SEEDS, st.integers(1, 4), st.integers(1, 9000), st.integers(1, 120), st.integers(1, 10**6))
+def test_top_columns_equals_topk(seed: int, rows: int, width: int, k: int, levels: int) -> None:
+    scores = torch.randint(levels, (rows, width), generator=torch.Generator().manual_seed(seed)).float()
+    k = min(k, width)
+    values, columns = top_columns(scores, k)
+    assert torch.equal(values, scores.topk(k).values) and torch.equal(scores.gather(1, columns), values)
+    assert all(len(set(row)) == k for row in columns.tolist())
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_wide_search_equals_brute_force(backend: Backend) -> None:
+    if backend == "faiss":
+        pytest.importorskip("faiss")
+    features = random_features(5, 2500, 16)  # wide enough for the search by groups
+    found = knn(features, 9, include_self=False, backend=backend)
+    unit = torch.nn.functional.normalize(features.double(), dim=1)
+    similarity = (unit @ unit.T).fill_diagonal_(-2.0)
+    assert torch.allclose(similarity.gather(1, found), similarity.topk(9).values, atol=1e-6)
+
+
+def test_float16_and_float64_features_need_no_copy_by_the_caller() -> None:
+    features = random_features(6, 40, 5).half()
+    assert torch.equal(knn(features, 4), knn(features.double().requires_grad_(), 4))
+
+
+def test_search_is_in_full_float32_whatever_the_trial_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[bool] = []
+    original = torch.mm
+
+    def spy(*args: Tensor, **kwargs: Tensor) -> Tensor:
+        seen.append(torch.backends.cuda.matmul.allow_tf32)
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(torch, "mm", spy)
+    matmul = torch.backends.cuda.matmul
+    before = matmul.allow_tf32
+    try:
+        for allowed in (True, False):
+            matmul.allow_tf32 = allowed
+            knn(random_features(0, 10, 3), 2)
+            assert matmul.allow_tf32 is allowed
+    finally:
+        matmul.allow_tf32 = before
+    assert seen == [False, False]
+
+
+def test_default_blocks_fit_their_memory() -> None:
+    for points, dim in ((100, 8), (50_000, 512), (1_000_000, 128)):
+        base = torch.empty(1).expand(points, dim)
+        block = 4 * points * neighbours._queries_that_fit(base)
+        assert 4 * points <= block <= max(2**25, 4 * points * dim / 8)
+    assert neighbours._queries_that_fit(torch.empty(100, 8)) == 1024
+
+
+def test_label_votes_by_hand() -> None:
+    near = torch.tensor([[1, 2, 3], [0, 2, 2]])
+    labels = torch.tensor([2, 0, 0, 1])
+    found = label_votes(near, labels, 3)
+    assert found.dtype == torch.float32 and found.flatten().tolist() == pytest.approx([2 / 3, 1 / 3, 0, 2 / 3, 0, 1 / 3])
+    weights = torch.tensor([[1.0, 1.0, 2.0], [0.0, 0.0, 0.0]])
+    assert label_votes(near, labels, 3, weights).tolist() == [[0.5, 0.5, 0], [0, 0, 0]]
+    assert label_votes(near[:0], labels, 3).shape == (0, 3)
+    with pytest.raises(ValueError, match="at least one"):
+        label_votes(near[:, :0], labels, 3)
+    with pytest.raises(ValueError, match="weights of shape"):
+        label_votes(near, labels, 3, weights[:, :2])
+
+
+@PROPERTY
+@given(SEEDS, st.integers(2, 30), st.integers(1, 6), st.integers(1, 4))
+def test_votes_for_the_own_label_are_the_label_consistency(seed: int, size: int, k: int, classes: int) -> None:
+    labels = torch.randint(classes, (size,), generator=torch.Generator().manual_seed(seed))
+    near = knn(random_features(seed, size, 3), k)
+    votes = label_votes(near, labels, classes)
+    assert torch.allclose(votes.sum(1), torch.ones(size))
+    assert torch.allclose(votes.gather(1, labels[:, None]).squeeze(1), local_label_consistency(near, labels))
+
+
+def test_check_finite() -> None:
+    check_finite(torch.zeros(0, 3))
+    check_finite(torch.full((2**14 + 1, 1), 1e38))
+    for row in (0, 2**14):
+        features = torch.zeros(2**14 + 1, 2)
+        features[row, 1] = math.nan
+        with pytest.raises(ValueError, match="not finite"):
+            check_finite(features)
+
+
 def test_importing_ops_loads_no_heavy_package() -> None:
     names = ("losses", "targets", "selection", "mixing", "mixtures", "neighbours", "metrics")
+    names += ("beta_mixture", "outliers", "clustering", "contrast")
     code = f"""
 import sys, importlib
 import torch

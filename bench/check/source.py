@@ -14,7 +14,7 @@ from bench.check.subject import Failure, Subject
 #: lines of code of a method, by level
 LIMITS = {"loss": 30, "step": 80, "epoch": 200}
 #: what says what a method is, as opposed to what it does
-_DESCRIPTION = ("slug", "title", "paper", "version", "networks", "recipes", "smoke")
+_DESCRIPTION = ("slug", "title", "paper", "code", "version", "level", "networks", "cost", "recipes", "smoke")
 
 
 def reach(subject: Subject) -> str:

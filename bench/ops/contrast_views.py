@@ -28,7 +28,7 @@ from bench.ops.randaugment import apply_op, check_images, luma, mean_luma, mix, 
 
 Range = tuple[float, float]
 CACHED = 1 << 18  # values of images that a CPU works on at once: 1 MB as float32
-WHOLE = 512  # from so many images on a CPU sorts them by the whole order of their jitter operations
+WHOLE = 512  # images of a batch from which a CPU sorts them by the whole order of their jitter operations
 
 
 def _uniform(shape: tuple[int, ...], generator: torch.Generator, low: float = 0.0, high: float = 1.0) -> Tensor:

@@ -66,7 +66,7 @@ def prepare(
         needs=frozenset(method.needs),
         granted=_granted(method.needs, noisy, train, correct, train_groups, data.num_classes, device),
         engine=options.engine,
-        weights=root,
+        weights=bench.data.data_root(root),
         time_limit=options.time_limit,
         subset=_epoch_subset(noisy.labels[train], data) if data.epoch_size else None,
         samples=_samples(cell, data, noisy, train, root),

@@ -68,15 +68,15 @@ def run_cell(cell: dict[str, Any], options: Options, on_epoch: Progress | None =
         record["status"], record["reason"] = "diverged", str(error)
     except TimeLimit as error:
         record["reason"] = str(error)
-    except MemoryError as error:
+    except (MemoryError, torch.OutOfMemoryError) as error:
         record["reason"] = f"out of memory: {error}"
     except Exception as error:
         record["reason"] = f"{type(error).__name__}: {error}"
         record["traceback"] = traceback.format_exc(limit=-8)
-    finally:
-        if torch.cuda.is_available() and options.device.startswith("cuda"):
-            torch.cuda.empty_cache()  # a reused worker must not keep the memory of its last trial
     trial.finish(begin)
+    if trial.device.type == "cuda" and torch.cuda.is_available():
+        del trial
+        torch.cuda.empty_cache()  # a reused worker must not keep the memory of its last trial
     return record
 
 
@@ -104,6 +104,8 @@ class _Trial:
 
     def run(self, on_epoch: Progress | None, started: float) -> None:
         cell, options = self.cell, self.options
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
         cls = method_class(options.method_path or cell["method"]["name"])
         path = method_file(cls)
         self.record["provenance"] = provenance.describe(self.device, options.executor, path)

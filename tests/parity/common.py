@@ -13,7 +13,7 @@ import hashlib
 import json
 import sys
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -81,6 +81,46 @@ def on_cpu() -> Iterator[None]:
         patch.object(torch.cuda, "FloatTensor", torch.FloatTensor), patch.object(torch.cuda, "LongTensor", torch.LongTensor),
     ):  # fmt: skip
         yield
+
+
+class Instead:
+    """A module whose named attributes are replaced, for the released code that it is given to."""
+
+    def __init__(self, module: types.ModuleType, **replaced: Any) -> None:
+        self.__dict__.update(replaced)
+        self._module = module
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._module, name)
+
+
+class OldIterator:
+    """An iterator that has a method `next` as well, as those of old data loaders had."""
+
+    def __init__(self, items: Iterable[Any]) -> None:
+        self._items = iter(items)
+
+    def __iter__(self) -> OldIterator:
+        return self
+
+    def __next__(self) -> Any:
+        return next(self._items)
+
+    next = __next__
+
+
+@contextlib.contextmanager
+def backward_losses() -> Iterator[list[float]]:
+    """The losses that somebody takes the gradient of within the block, in their order."""
+    taken: list[float] = []
+    backward = Tensor.backward
+
+    def observed(self: Tensor, *rest: Any, **options: Any) -> None:
+        taken.append(float(self.detach()))
+        backward(self, *rest, **options)
+
+    with patch.object(Tensor, "backward", observed):
+        yield taken
 
 
 # -- both sides on the same data, initial weights and batches ---------------------------------------------------------------

@@ -66,7 +66,7 @@ def compare(cls: type[Forward], loss_of: Any, cases: tuple[tuple[float | None, f
     for percentile, shrinkage in cases:
         settings, filtered = {"training": {"epochs": 6}}, percentile is not None
         ours = common.begun(cls(percentile=percentile, shrinkage=shrinkage), **settings)
-        first, second = common.Released("a", **settings), common.Released("b", **settings)
+        first, second = common.Released(**settings), common.Released(**settings)
         for epoch in range(3):
             common.train(ours, epoch)
             first.epoch(epoch, lambda network, batch: plain(network(batch.images), batch.labels).mean())
@@ -77,7 +77,7 @@ def compare(cls: type[Forward], loss_of: Any, cases: tuple[tuple[float | None, f
             second.epoch(epoch, lambda network, batch, found=found: corrected(found)(network(batch.images), batch.labels).mean())
         name = f"{'filtered' if filtered else 'not filtered'}, shrinkage {shrinkage:g}"
         compared[f"estimated T after 3 epochs, {name}"] = common.difference(ours.matrix, found)
-        compared[f"weights of the second network after 3 + 3 epochs, {name}"] = common.difference(
+        compared[f"weights of the second stage after 3 + 3 epochs, {name}"] = common.difference(
             ours.net.network, second.network
         )
     common.write_result(cls.slug, cls.code, compared, notes="Keras backend replaced by torch, epsilon 1e-7")
