@@ -37,6 +37,7 @@ NEEDS = {
     "noise_rate": "is told the noise rate of the training labels",
     "transition_matrix": "is told the noise transition matrix",
     "groups": "is told the group of every training sample, which reveals its true label",
+    "trusted": "is given training samples whose labels are known to be right",
     "validation": "sees its validation accuracy during training",
 }
 
@@ -88,6 +89,8 @@ class Method(Configurable):
     recipes: ClassVar[tuple[Recipe, ...]] = ()
     #: names from NEEDS; a class attribute, or a property where it depends on fields
     needs: ClassVar[Any] = frozenset()
+    #: how many samples the need `trusted` asks for; most methods that have it make this a field
+    trusted_size = 0
     #: fields, for `bench check` alone, with which every stage has begun in the second epoch on some eighty images
     smoke: ClassVar[Mapping[str, Any]] = {}
 
@@ -178,7 +181,7 @@ class StepMethod(Method):
     """One step per batch: define `setup`, `step(batch, epoch)` and `predict`."""
 
     level = "step"
-    #: the views of each image that a batch carries: "weak", "strong" or "plain"
+    #: the views of each image that a batch carries, of `bench.trial.images.VIEWS`: "weak", "strong", "plain", "simclr", ...
     views: ClassVar[tuple[str, ...]] = ("weak",)
 
     def start_epoch(self, epoch: int) -> None:

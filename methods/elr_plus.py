@@ -82,10 +82,9 @@ class ELRPlus(EpochMethod):
 
     def train(self, net: Learner, average: Average, peer: Average, memory: Tensor) -> int:
         """One pass over the data; returns its number of steps."""
-        step = self.steps
+        generator, device, step = self.task.generator("mix"), self.task.device, self.steps
         for batch in self.task.batches():
             step += 1
-            generator, device = self.task.generator("mix"), self.task.device
             share = beta_mix_coefficient(self.alpha, generator=generator, device=device) if self.alpha else 1.0
             partner = torch.randperm(len(batch), generator=generator).to(device, non_blocking=True)
             images, labels = mix(batch.images, one_hot(batch.labels, self.task.num_classes), share, partner)
@@ -95,13 +94,16 @@ class ELRPlus(EpochMethod):
             memory[batch.index] = targets
             targets = share * targets + (1 - share) * targets[partner]
             if self.reweight_labels:
-                labels = labels * targets
-                labels = labels / labels.sum(dim=1, keepdim=True).clamp_min(torch.finfo(labels.dtype).tiny)
-            probs = logits.softmax(dim=1).clamp(1e-4, 1 - 1e-4)
-            penalty = _rampup(step, self.coef_steps) * self.lam * elr_regulariser(probs, targets)
-            net.step((soft_cross_entropy(logits, labels) + penalty).mean())
+                labels = reweighted(labels, targets)
+            net.step(self.loss(logits, labels, targets, step))
             average.update(self.decay(step))
         return step - self.steps
+
+    def loss(self, logits: Tensor, labels: Tensor, targets: Tensor, step: int) -> Tensor:
+        """Mean of -sum_c y'_c log p_c + rho(s) lam log(1 - <p, q>) for labels y' [B, K] and targets q [B, K]; 0-d."""
+        probs = logits.softmax(dim=1).clamp(1e-4, 1 - 1e-4)
+        penalty = _rampup(step, self.coef_steps) * self.lam * elr_regulariser(probs, targets)
+        return (soft_cross_entropy(logits, labels) + penalty).mean()
 
     def decay(self, step: int) -> float:
         """Decay of the weight average at global step `step`, counted from 1."""
@@ -115,6 +117,12 @@ class ELRPlus(EpochMethod):
     def clean_scores(self) -> Tensor:
         memory = (self.memory_a + self.memory_b) / 2
         return memory.gather(1, self.task.labels[:, None])[:, 0]
+
+
+def reweighted(labels: Tensor, targets: Tensor) -> Tensor:
+    """Labels [B, K] times targets [B, K], each row divided by its sum (zeros where the two have no class in common)."""
+    product = labels * targets
+    return product / product.sum(dim=1, keepdim=True).clamp_min(torch.finfo(product.dtype).tiny)
 
 
 def _rampup(step: int, length: int) -> float:

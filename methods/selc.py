@@ -42,9 +42,9 @@ class SELC(StepMethod):
     `plus_epochs` (null: half of the training) a fresh network learns arg max t_i with mixup; both stages run through the whole
     schedule of learning rates, compressed to their length. Null for `turning_point`: a fifth of the first stage, as 40 of 200.
 
-    `turning: estimated` begins the correction sooner: once the two Gaussians fitted to an epoch's training losses have not moved
-    further apart for `patience` epochs. Ours, after an idea of the paper whose code is not released (there the peak T of a
-    distance is sought in a run of its own, and corrections begin at T - 10); we cannot go back in time.
+    `turning: estimated` begins the correction sooner: once the means of two Gaussians fitted to an epoch's training losses have
+    not moved further apart for `patience` epochs. Ours, after an idea of the paper whose code is not released: there corrections
+    begin ten epochs before such a distance peaks, which takes a run of its own to know.
 
     Deviations: log-softmax (the released log of a softmax gives NaN for certain networks); no discarded forward pass before
     each mixed one, which moves batch statistics in the released SELC+; mixup's coefficient is folded to at least a half, which

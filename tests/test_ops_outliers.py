@@ -51,11 +51,11 @@ def test_equals_scikit_learn(size: int, dim: int, k: int, algorithm: str) -> Non
 
 
 @PROPERTY
-@given(SEEDS, st.integers(2, 40), st.integers(1, 5), st.integers(1, 45), st.sampled_from([0.0, 1e3]))
+@given(SEEDS, st.integers(2, 40), st.integers(1, 5), st.integers(1, 45), st.sampled_from([0.0, 1e7]))
 def test_equals_the_definition(seed: int, size: int, dim: int, k: int, offset: float) -> None:
     features = points(seed, size, dim) + offset
     found = lof(features, k)
-    assert found.tolist() == pytest.approx(by_definition(features, min(k, size - 1)), rel=1e-8)
+    assert found.tolist() == pytest.approx(by_definition(features, min(k, size - 1)), rel=1e-6)
 
 
 def test_by_hand_on_a_line() -> None:
@@ -66,7 +66,7 @@ def test_by_hand_on_a_line() -> None:
 
 
 def test_duplicates_are_treated_as_in_scikit_learn() -> None:
-    features = points(0, 120, 30).float()
+    features = points(0, 120, 100).float()
     features[:40] = features[0]  # more copies than neighbours
     features[50:53] = features[50]
     features[60] = features[0] + 1e-3  # its neighbours are all copies
@@ -92,7 +92,8 @@ def test_one_far_point_card_values() -> None:
 def test_scale_shift_and_order_do_not_matter() -> None:
     features = points(1, 200, 4)
     found = lof(features, 10)
-    assert torch.allclose(lof(50 * features - 7, 10), found, rtol=1e-6)
+    for scale in (1e-3, 50.0):
+        assert torch.allclose(lof(scale * features - 7, 10), found, rtol=1e-5)
     order = torch.randperm(200, generator=torch.Generator().manual_seed(0))
     assert torch.allclose(lof(features[order], 10), found[order])
 

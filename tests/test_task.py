@@ -408,3 +408,13 @@ def test_no_deadline_unless_asked(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_batch_has_a_length_and_a_first_view() -> None:
     batch = Batch(torch.arange(2), torch.arange(2), (torch.zeros(2, 1), torch.ones(2, 1)))
     assert len(batch) == 2 and batch.images is batch.views[0]
+
+
+@pytest.mark.parametrize("count", [5, 4100])
+def test_a_full_pass_over_images_too_many_to_keep_gives_the_same_bits(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept, parts = make_task(torch.arange(count) % 3), make_task(torch.arange(count) % 3)
+    whole = kept.full_pass(kept.learner())
+    monkeypatch.setattr("bench.trial.images.KEPT_BYTES", 0)
+    images = list(parts.plain_images())
+    assert [len(part) for part in images] == ([2048, 2048, 4] if count > 2048 else [5])
+    assert all(torch.equal(a, b) for a, b in zip(whole, parts.full_pass(parts.learner()), strict=True))

@@ -26,7 +26,7 @@ from bench.trial.task import NeedError
 WITHHELD = ("clean_labels", "true_labels", "clean", "test", "val", "validation_labels", "test_labels", "evaluator")
 #: our own modules that a method may import; the others know true labels, or run trials
 ALLOWED = ("bench.method", "bench.ops", "bench.fields", "bench.learner", "bench.trial.task", "methods")
-_GRANTED = ("noise_rate", "transition_matrix", "groups")
+_GRANTED = ("noise_rate", "transition_matrix", "groups", "trusted")
 
 
 def clean_labels(subject: Subject) -> str:

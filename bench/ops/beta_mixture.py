@@ -87,8 +87,8 @@ def beta_mixture(values: Tensor, *, n_iter: int = 10, keep: Tensor | None = None
     and published results depend on that.
 
     keep: bool [N], the values that the fit may use (None: all); posteriors are given for every value.
-    degenerate: fewer than two kept values, all of them equal, both means equal (within a millionth), a component that
-    holds less than half a sample, or a kept value that is not a number. O(N) a step, some 200 N bytes.
+    degenerate: both means equal (within a millionth), as for no value, one or equal ones; a component that holds less
+    than half a sample; a kept value that is not a number. O(N) a step, some 200 N bytes.
     ValueError: values not 1-D, n_iter < 1, keep of another shape. Source: Arazo et al., ICML 2019 (section 3.1, and the
     constants of the released code).
     """
@@ -112,12 +112,9 @@ def beta_mixture(values: Tensor, *, n_iter: int = 10, keep: Tensor | None = None
     alphas, betas, weights = parameters
     fitted = BetaMixture(alphas, betas, weights, _posterior(basis, parameters).T, torch.zeros_like(usable))
 
-    count = use.sum()
-    low = torch.where(use > 0, x, 1.0).amin() if x.shape[0] else count
-    high = torch.where(use > 0, x, 0.0).amax() if x.shape[0] else count
-    apart = fitted.means[1] - fitted.means[0] > 1e-6
-    inhabited = (fitted.weights * count >= 0.5).all()
-    sound = usable & (count >= 2) & (high > low) & apart & inhabited  # comparisons are false for NaN
+    apart = fitted.means[1] - fitted.means[0] > 1e-6  # false for equal values, one or none
+    inhabited = (fitted.weights * use.sum() >= 0.5).all()
+    sound = usable & apart & inhabited
     fallback = _no_mixture(x, use)
     return BetaMixture(*(torch.where(sound, a, b) for a, b in zip(fitted, fallback, strict=True)))
 

@@ -172,9 +172,8 @@ def propagate_labels(
     enough = squares * tolerance**2
     for _ in range(max_iter):
         product = direction - alpha * (graph @ direction)
-        curvature = (direction * product).sum(dim=0)
-        active = (squares > enough) & (curvature > 0)
-        step = torch.where(active, squares / curvature, 0.0)
+        active = squares > enough
+        step = torch.where(active, squares / (direction * product).sum(dim=0), 0.0)
         solution = solution + step * direction
         residual = residual - step * product
         after = residual.square().sum(dim=0)

@@ -16,6 +16,7 @@ NEEDS = {
     "noise_rate": "is told the noise rate of the training labels",
     "transition_matrix": "is told the noise transition matrix",
     "groups": "is told the group of every training sample, which reveals its true label",
+    "trusted": "is given training samples whose labels are known to be right",
     "validation": "sees its validation accuracy during training",
 }
 NON_CANONICAL_MARK = "†"
@@ -68,8 +69,9 @@ def protocol_label(protocol: str, block: Block) -> str:
     return PROTOCOLS[protocol].label.format(k=_last_k(block))
 
 
-def need_note(need: str) -> str:
-    return f"{NEEDS.get(need) or f'uses {need}'} (privileged information)"
+def need_note(need: str, count: str = "") -> str:
+    """`count`: how many samples the need is about, where it has a number."""
+    return f"{NEEDS.get(need) or f'uses {need}'}{f': {count}' if count else ''} (privileged information)"
 
 
 def networks_note(networks: int) -> str:
@@ -81,7 +83,7 @@ def method_notes(data: TableData, methods: Iterable[str]) -> tuple[dict[str, lis
     marks: dict[str, list[str]] = {}
     notes: dict[str, str] = {}
     for method in methods:
-        for text in _method_texts(data.methods[method]):
+        for text in _method_texts(data.methods[method], _trusted_counts(data, method)):
             mark = notes.setdefault(text, _letter(len(notes)))
             marks.setdefault(method, []).append(mark)
     return marks, [(mark, text) for text, mark in notes.items()]
@@ -168,8 +170,16 @@ def _unpaired_seeds(outcomes: Sequence[Outcome]) -> list[int]:
     return [seed for seed, found in hashes.items() if len(found) > 1]
 
 
-def _method_texts(info: MethodInfo) -> list[str]:
-    return [need_note(need) for need in info.needs] + ([networks_note(info.networks)] if info.networks > 1 else [])
+def _method_texts(info: MethodInfo, trusted: str) -> list[str]:
+    notes = [need_note(need, trusted if need == "trusted" else "") for need in info.needs]
+    return notes + ([networks_note(info.networks)] if info.networks > 1 else [])
+
+
+def _trusted_counts(data: TableData, method: str) -> str:
+    """How many samples a method was given as trusted, '1000' or '950 to 1000'; '' where no record says so."""
+    outcomes = (o for block in data.blocks for group in block.outcomes.values() for o in group if o.entry["method"] == method)
+    counts = sorted({n for o in outcomes if isinstance(n := _at(o.record, "data", "trusted"), int)})
+    return "" if not counts else f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
 
 
 def _common(block: Block, read: Any) -> Any:

@@ -21,6 +21,8 @@ from bench.ops.randaugment import rand_augment
 #: images per block of a pass: resident ones amortise the fixed cost of tensor operations over many small batches; of files
 #: three blocks are in memory at a time (about 40 MB each at 224 pixels and one view)
 RESIDENT_BLOCK, FILE_BLOCK = 2048, 256
+#: normalised images are kept from one full pass to the next up to this size: CIFAR's 600 MB are not worth what they save
+KEPT_BYTES = 64 * 2**20
 #: "scan": four operations of RandAugment, cutout and a mirror image for half (SCAN, ScanMix); "mtadcs": the weak view and two
 #: operations of RandAugment (MTaDCS); the others in `bench.ops.contrast_views` and `bench.ops.augment`
 VIEWS = ("plain", "weak", "strong", *CONTRAST, "scan", "mtadcs")
@@ -109,6 +111,9 @@ class ResidentImages(Images):
             yield [self._finish(raw, view, pad, flip, generator) for view in views]
 
     def plain(self) -> Iterator[Tensor]:
+        if 4 * self._images.numel() > KEPT_BYTES:
+            yield from map(self.normalise, self._images.split(self.block))
+            return
         if self._plain is None:
             self._plain = self.normalise(self._images)
         yield self._plain

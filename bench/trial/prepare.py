@@ -55,6 +55,10 @@ def prepare(
     mean, std = data.channel_statistics
     settings = ViewSettings(data.pad, data.flip, mean, std, crops=training.augment == "crop-flip")
     train_groups = groups[train] if groups is not None else None
+    trusted = None
+    if "trusted" in method.needs and correct is not None:
+        trusted = _trusted(method.trusted_size, noisy.labels[train], correct, cell, data.num_classes)
+        record["data"]["trusted"] = len(trusted)
     task = Task(
         images=make_images(images[train], settings, device),
         labels=torch.as_tensor(noisy.labels[train]).to(device),
@@ -64,7 +68,7 @@ def prepare(
         axes={"dataset": cell["dataset"], "seed": cell["seed"]},
         method_name=cell["method"]["name"],
         needs=frozenset(method.needs),
-        granted=_granted(method.needs, noisy, train, correct, train_groups, data.num_classes, device),
+        granted=_granted(method.needs, noisy, train, correct, train_groups, trusted, data.num_classes, device),
         engine=options.engine,
         weights=bench.data.data_root(root),
         time_limit=options.time_limit,
@@ -183,9 +187,21 @@ def _epoch_subset(labels: Index, data: Loaded) -> Subset:
     return drawn
 
 
+def _trusted(size: int, labels: Index, correct: NDArray[np.bool_], cell: dict[str, Any], classes: int) -> Index:
+    """Positions of `size` samples whose given labels are right, as many of each class, all of a class that has too few.
+
+    The same for every method of a seed; a smaller set is part of a larger one.
+    """
+    rng = np.random.Generator(np.random.PCG64(stream_seed("trusted", cell["dataset"], cell["seed"])))
+    order = rng.permutation(len(labels))
+    order = order[correct[order]]
+    shares = [size // classes + (c < size % classes) for c in range(classes)]
+    return np.sort(np.concatenate([order[labels[order] == c][:share] for c, share in enumerate(shares)]))
+
+
 def _granted(
-    needs: Any, noisy: NoisyLabels, train: Index, correct: NDArray[np.bool_] | None, groups: Index | None, classes: int,
-    device: torch.device,
+    needs: Any, noisy: NoisyLabels, train: Index, correct: NDArray[np.bool_] | None, groups: Index | None,
+    trusted: Index | None, classes: int, device: torch.device,
 ) -> dict[str, Any]:  # fmt: skip
     """Only what the method declared; what nobody knows is left out, so that asking for it is an error."""
     known: dict[str, Any] = {}
@@ -196,4 +212,6 @@ def _granted(
         known["transition_matrix"] = torch.as_tensor(matrix, dtype=torch.float32, device=device)
     if groups is not None:
         known["groups"] = torch.as_tensor(groups, device=device)
+    if trusted is not None:
+        known["trusted"] = torch.as_tensor(trusted, device=device)
     return {need: value for need, value in known.items() if need in needs}

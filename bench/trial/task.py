@@ -133,6 +133,12 @@ class Task:
         """Group of each training sample int64 [N]; needs `groups`."""
         return self._grant("groups")
 
+    @property
+    def trusted(self) -> Tensor:
+        """Training samples int64 [<= trusted_size], ascending, whose given labels are right, as many of each class; needs
+        `trusted`. There are fewer than asked for where a class has fewer."""
+        return self._grant("trusted")
+
     def _grant(self, need: str) -> Any:
         if self._inside is not None:
             raise NeedError(f"a stage is label-free: stage {self._inside!r} cannot use task.{need}")
