@@ -248,6 +248,14 @@ def test_cost_of_a_round_of_llc_dro() -> None:
         assert net.forward_images == 4 * 30 and net.backward_images == 30
 
 
+@pytest.mark.parametrize(("epoch", "passes", "cost"), [(0, 1, 6), (1, 1, 2 + 10), (1, 3, 2 + 30)])
+def test_cost_as_declared(epoch: int, passes: int, cost: int) -> None:
+    method = real(LLCDRO(warmup=1, k=5, passes=passes), 30, 8)
+    method.epoch(epoch)
+    assert sum(net.forward_images + 2 * net.backward_images for net in (method.a, method.b)) == cost * 30
+    assert LLCDRO.cost == "6 FE while warming up, then 2 FE, and 10 more for each of the passes (2 networks)"
+
+
 @pytest.mark.parametrize(
     ("ensemble", "first"),
     [("probabilities", (1 / (1 + math.e**-2) + 1 / (1 + math.e**5)) / 2), ("logits", 1 / (1 + math.e**3))],

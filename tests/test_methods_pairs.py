@@ -115,6 +115,13 @@ def test_at_least_one_sample_is_kept() -> None:
     assert math.isfinite(a.steps[0][0]) and len(rows_with_gradient(a.steps[0][1])) == 1
 
 
+def test_cost_of_co_teaching() -> None:
+    method = real(CoTeaching(forget_rate=0.3), 33, 8)
+    method.epoch(1)
+    nets = (method.a, method.b)
+    assert sum(net.forward_images + 2 * net.backward_images for net in nets) == 6 * 33 and CoTeaching.cost.startswith("6 FE")
+
+
 def test_co_teaching_predicts_with_the_mean_probability() -> None:
     a, b = Table(torch.tensor([[0.8, 0.2]]).log()), Table(torch.tensor([[0.3, 0.7]]).log())
     method = start(CoTeaching(forget_rate=0.1), table_task(ZERO, {"a": a, "b": b}, num_classes=2))
@@ -334,12 +341,15 @@ def test_cost_of_an_epoch_of_dividemix() -> None:
         assert net.forward_images == 16 * (4 + 2 + 4) and net.backward_images == 16 * 4
     counted = sum(net.forward_images + 2 * net.backward_images for net in (method.a, method.b))
     assert counted == 18 * 16 * 2
+    assert "then 2 FE, and 36 more for each image that counts as clean" in DivideMix.cost
 
 
 def test_cost_of_dividing_and_warming_up() -> None:
     method = real(DivideMix(warmup=1), 32, 8)
     method.epoch(0)
-    assert (method.a.forward_images, method.a.backward_images) == (32, 32)
+    for net in (method.a, method.b):
+        assert (net.forward_images, net.backward_images) == (32, 32)
+    assert DivideMix.cost.startswith("6 FE while warming up")
     method.co_divide(method.a, [])
     assert (method.a.forward_images, method.b.forward_images) == (64, 32)
 

@@ -263,3 +263,22 @@ def test_table_entries() -> None:
     assert noisy_posterior(mixture, torch.tensor([0.3])).dtype == torch.float32
     coarse = noisy_posterior(mixture, torch.linspace(0, 1, 50), bins=2)
     assert len(coarse.unique()) == 2
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_fit_on_a_gpu_is_that_on_the_cpu_and_never_waits() -> None:
+    losses = -two_betas(6, (3000, 1000), (2, 9), (6, 4)).log()
+    here, kept = scale_losses(losses, loss_range(losses))
+    expected = beta_mixture(here, keep=kept)
+    there = losses.cuda()
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        scaled, inside = scale_losses(there, loss_range(there))
+        mixture = beta_mixture(scaled, keep=inside)
+        posterior = noisy_posterior(mixture, scaled)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert fitted(BetaMixture(*(field.cpu() for field in mixture))) == pytest.approx(fitted(expected), rel=1e-9)
+    assert posterior.cpu().isfinite().all()

@@ -324,6 +324,8 @@ def test_propagation_errors() -> None:
             propagate_labels(graph, torch.zeros(5, 2), **bad)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="two arrays"):
         neighbour_graph(torch.zeros(3, 2, dtype=torch.int64), torch.zeros(3, 1))
+    with pytest.raises(ValueError, match="power"):
+        neighbour_graph(torch.zeros(3, 2, dtype=torch.int64), torch.zeros(3, 2), power=0.0)
 
 
 # --- connected components
@@ -365,12 +367,16 @@ def test_components_card_values() -> None:
     assert largest_components(chain, torch.zeros(4).long(), 1, mutual=True).tolist() == [False, True, True, False]
 
 
-def test_components_of_a_long_shuffled_chain() -> None:
+def test_components_of_a_long_shuffled_chain_in_a_few_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    rounds: list[bool] = []
+    original = torch.equal
+    monkeypatch.setattr(torch, "equal", lambda a, b: rounds.append(original(a, b)) or rounds[-1])
     order = torch.randperm(5000, generator=generator())
     following = torch.empty(5000, dtype=torch.int64)
     following[order] = order.roll(-1)
     following[order[-1]] = order[-1]
     assert largest_components(following[:, None], torch.zeros(5000).long(), 1).all()
+    assert len(rounds) < 25  # more than a thousand if numbers only went from neighbour to neighbour
 
 
 def test_components_degenerate_inputs() -> None:
@@ -379,3 +385,26 @@ def test_components_degenerate_inputs() -> None:
     assert lonely.tolist() == [True, False, False]
     with pytest.raises(ValueError, match="expected"):
         largest_components(torch.zeros(3, 1).long(), torch.zeros(2).long(), 2)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_clustering_on_a_gpu_is_that_on_the_cpu() -> None:
+    features, truth = blobs(3, 4, 25)
+    here, there = (k_means(f, 4, generator=generator(1)) for f in (features, features.cuda()))
+    assert torch.equal(here.labels, there.labels.cpu()) and torch.allclose(here.centres, there.centres.cpu())
+    near = knn_similarities(features, 5)
+    graph, seeds = neighbour_graph(*near), torch.eye(4)[truth]
+    scores = propagate_labels(neighbour_graph(*(part.cuda() for part in near)), seeds.cuda())
+    assert torch.allclose(scores.cpu(), propagate_labels(graph, seeds), rtol=1e-3, atol=1e-4)
+    kept = largest_components(near.indices.cuda(), truth.cuda(), 4)
+    assert torch.equal(kept.cpu(), largest_components(near.indices, truth, 4))
+    logits, rows = torch.randn(8, 4, device="cuda", requires_grad=True), near.indices.cuda()
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        scan_loss(logits, logits)[0].backward()
+        drawn = draw_neighbours(rows, generator=generator(2), allowed=rows > 3)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert torch.equal(drawn.cpu(), draw_neighbours(near.indices, generator=generator(2), allowed=near.indices > 3))

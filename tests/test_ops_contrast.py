@@ -361,3 +361,32 @@ def test_queue_errors() -> None:
         with pytest.raises(ValueError, match="the queue holds"):
             queue.push(**wrong)
     assert len(queue) == 2
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_losses_and_queue_on_a_gpu_are_those_on_the_cpu_and_never_wait() -> None:
+    def losses(device: str) -> list[Tensor]:
+        first, second = (embeddings(i, 8).to(device).requires_grad_() for i in range(2))
+        labels = (torch.arange(8) % 3).to(device)
+        queue = Queue(10)
+        batches = [{"features": embeddings(5 + i, 7).to(device), "labels": labels[:7]} for i in range(2)]
+        if device == "cuda":
+            torch.cuda.synchronize()
+            torch.cuda.set_sync_debug_mode("error")
+        try:
+            for batch in batches:
+                queue.push(**batch)
+            found = [
+                nt_xent(first, second, 0.1),
+                info_nce(first, second, queue["features"], 0.1),
+                weighted_contrast(first, queue["features"], labels[:, None] == queue["labels"], 0.1),
+                supervised_contrast(first, labels, 0.1, form="in"),
+            ]
+            torch.cat(found).sum().backward()
+        finally:
+            if device == "cuda":
+                torch.cuda.set_sync_debug_mode("default")
+        return [loss.detach().cpu() for loss in found]
+
+    assert all(torch.allclose(a, b) for a, b in zip(losses("cpu"), losses("cuda"), strict=True))

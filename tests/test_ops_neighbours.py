@@ -304,6 +304,17 @@ def test_votes_for_the_own_label_are_the_label_consistency(seed: int, size: int,
     assert torch.allclose(votes.gather(1, labels[:, None]).squeeze(1), local_label_consistency(near, labels))
 
 
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_neighbours_on_a_gpu_are_those_on_the_cpu() -> None:
+    features = random_features(7, 3000, 24)
+    here, there = (knn_similarities(f, 20, backend="torch") for f in (features, features.cuda()))
+    assert torch.allclose(here.similarities, there.similarities.cpu(), atol=1e-6)
+    assert (here.indices == there.indices.cpu()).double().mean() > 0.999
+    votes = label_votes(there.indices, (torch.arange(3000) % 5).cuda(), 5)
+    assert torch.allclose(votes.cpu(), label_votes(there.indices.cpu(), torch.arange(3000) % 5, 5))
+
+
 def test_check_finite() -> None:
     check_finite(torch.zeros(0, 3))
     check_finite(torch.full((2**14 + 1, 1), 1e38))

@@ -164,3 +164,11 @@ def test_errors() -> None:
             with pytest.raises(ValueError, match=r"0\.\.2"):
                 class_lof(features, wrong, 2, 3, members)
     assert np.isfinite(class_lof(features, labels, 2, 3)[0].item())
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_factors_on_a_gpu_are_those_on_the_cpu() -> None:
+    features, labels = points(0, 400, 8), torch.arange(400) % 3
+    found = class_lof(features.cuda(), labels.cuda(), 10, 3)
+    assert torch.allclose(found.cpu(), class_lof(features, labels, 10, 3), rtol=1e-9)

@@ -504,7 +504,8 @@ def steal(stage: Stage) -> dict[str, Tensor]:
     (task,) = HANDED
     stolen = {
         "labels": lambda: task.labels, "noise_rate": lambda: task.noise_rate, "groups": lambda: task.groups,
-        "matrix": lambda: task.transition_matrix, "batches": lambda: next(task.batches()), "losses": lambda: task.losses(net),
+        "matrix": lambda: task.transition_matrix, "trusted": lambda: task.trusted,
+        "batches": lambda: next(task.batches()), "losses": lambda: task.losses(net),
         "full pass": lambda: task.full_pass(net), "of the stage": lambda: stage.labels, "its rate": lambda: stage.noise_rate,
         "its losses": lambda: stage.losses, "of a batch": lambda: next(iter(stage.batches())).labels,
     }  # fmt: skip
@@ -520,10 +521,10 @@ def steal(stage: Stage) -> dict[str, Tensor]:
 
 
 def test_a_stage_has_no_labels(monkeypatch: pytest.MonkeyPatch) -> None:
-    needs = frozenset({"noise_rate", "groups", "transition_matrix"})
-    task = small(needs=needs, granted={"noise_rate": 0.5, "groups": torch.zeros(20), "transition_matrix": torch.eye(3)})
+    granted = {"noise_rate": 0.5, "groups": torch.zeros(20), "transition_matrix": torch.eye(3), "trusted": torch.arange(2)}
+    task = small(needs=frozenset(granted), granted=granted)
     monkeypatch.setattr(sys.modules[__name__], "HANDED", [task])
-    assert task.stage("steal", {}, steal)["done"] == 11
+    assert task.stage("steal", {}, steal)["done"] == 12
     assert task.labels.tolist() == [i % 3 for i in range(20)] and task.noise_rate == 0.5 and len(next(task.batches()).labels) == 8
 
 

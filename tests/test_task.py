@@ -299,7 +299,10 @@ def test_start_epoch_reaches_all_learners() -> None:
 
 # --- needs (law 3)
 
-GRANTED = {"noise_rate": 0.25, "transition_matrix": torch.eye(3), "groups": torch.zeros(20, dtype=torch.int64)}
+GRANTED = {
+    "noise_rate": 0.25, "transition_matrix": torch.eye(3), "groups": torch.zeros(20, dtype=torch.int64),
+    "trusted": torch.arange(3),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("need", sorted(GRANTED))

@@ -129,10 +129,12 @@ def neighbour_graph(indices: Tensor, similarities: Tensor, *, power: float = 3.0
     indices, similarities: [N, k] from bench.ops.neighbours.knn_similarities, without the point itself. A_ij =
     max(similarity, 0)^power; where i and j are neighbours of each other both weights count. An entry of the diagonal counts
     as 0, a point without weights has an empty row. Memory: 2 N k entries, some 150 N k bytes while it is built.
-    ValueError: shapes that differ. Source: Iscen et al., CVPR 2019, section 3 (power 3); NGC (Wu et al., ICCV 2021).
+    ValueError: shapes that differ, power <= 0. Source: Iscen et al., CVPR 2019, section 3 (power 3); NGC (Wu et al., ICCV 2021).
     """
     if indices.dim() != 2 or indices.shape != similarities.shape:
         raise ValueError(f"expected two arrays [N, k], got {tuple(indices.shape)} and {tuple(similarities.shape)}")
+    if power <= 0.0:
+        raise ValueError(f"power must be positive, got {power}")
     n, k = indices.shape
     row = torch.arange(n, device=indices.device).repeat_interleave(k)
     column = indices.flatten()

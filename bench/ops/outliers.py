@@ -22,9 +22,10 @@ def lof(features: Tensor, k: int) -> Tensor:
     k: neighbours, the point itself not counted, cut to N - 1. With dist_k(o) the distance of o to its k-th neighbour,
     reach(p, o) = max(dist_k(o), |p - o|) and density(p) = 1 / (mean of reach(p, o) over the neighbours o of p + 1e-10),
     the factor is the mean density of the neighbours of p over that of p. These are the numbers of scikit-learn's
-    LocalOutlierFactor (with the sign turned), duplicates included: points whose neighbours are all copies of one another
-    have 1, their next neighbours some 1e10. Exactly k neighbours count, also where several are equally far: then which
-    one does is arbitrary, and may change the factor by some hundredths. A single point has no factor: inf.
+    LocalOutlierFactor (with the sign turned), duplicates included: copies of one another have 1, a point whose neighbours
+    are all copies up to 1e10 times its distance. (Its brute-force search may see copies apart; its trees do not.) Exactly k
+    neighbours count, also where several are equally far: then which one does is arbitrary, and may change the factor by
+    some hundredths. A single point has no factor: inf.
 
     Normalise the rows first for the factor by angle. Time O(N^2 d). Memory beyond features: O(N (d + k)), and at most some
     150 MB of blocks up to N = 4 million, never N x N. ValueError: features not 2-D or not finite, k < 1.

@@ -25,6 +25,7 @@ from bench.trial.task import Batch
 from methods.dividemix import DivideMix
 
 SIZE, EPOCHS = 76, 4
+TASK: dict[str, Any] = {"training": {"epochs": EPOCHS, "lr": 0.05, "batch_size": 12, "augment": "crop-flip"}}
 SETTING = (
     f"two tiny-cnn, {SIZE} random 1x6x6 images in random crops, 4 classes, {EPOCHS} epochs (1 of warm-up) of SGD 0.05, "
     "momentum 0.9, 12 labelled images a batch, float32"
@@ -137,15 +138,12 @@ class Released:
         return Loader(self.task, labelled, clean, views=views), Loader(self.task, lambda b: b.views, rest, views=views)
 
 
-TASK: dict[str, Any] = {"training": {"epochs": EPOCHS, "lr": 0.05, "batch_size": 12, "augment": "crop-flip"}}
-
-
 def main() -> None:
     path = common.reference_file(common.reference_path(__doc__), "Train_cifar.py", "d30216976a")
     compared: dict[str, float] = {}
     for name, (fields, settings) in CONFIGURATIONS.items():
         ours, theirs = common.begun(DivideMix(warmup=1, **fields), **TASK), Released(path, settings)
-        posteriors: list[list[Tensor]] = []
+        posteriors: list[Tensor] = []
         divide = ours.co_divide
 
         def observed(net: Any, history: Any, divide: Any = divide, posteriors: Any = posteriors) -> Tensor:
@@ -164,7 +162,8 @@ def main() -> None:
         found = np.stack([p for pair in theirs.posteriors for p in pair])
         mine = torch.stack(posteriors).numpy()
         clean = mine > ours.threshold
-        assert 0 < clean.sum(axis=1).min() and clean.sum(axis=1).max() < SIZE, clean.sum(axis=1)
+        sizes = clean.sum(axis=1)
+        assert sizes.min() > 0 and sizes.max() < SIZE, sizes
         compared[f"{name}: losses of {len(losses)} batches"] = common.difference(losses, released_losses)
         compared[f"{name}: posteriors of {len(mine)} divisions"] = common.difference(mine, found)
         compared[f"{name}: labelled sets that differ"] = float((clean != (found > ours.threshold)).any(axis=1).sum())
