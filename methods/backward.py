@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from bench.method import TUNED, Recipe
 from bench.ops.transitions import backward_correction, inverse_transition
-from methods.forward import Forward
+from methods.forward import RECIPES, Forward
 
 
 class Backward(Forward):
@@ -22,6 +23,12 @@ class Backward(Forward):
 
     slug = "backward"
     title = "Backward"
+    recipes = (
+        *RECIPES,
+        Recipe("fixed", TUNED.format("digits"), {"estimate_epochs": 20, "shrinkage": 0.5}, {"dataset": "digits"}),
+        Recipe("fixed", TUNED.format("spurious-digits"),
+               {"estimate_epochs": 10, "shrinkage": 0.5}, {"dataset": "spurious-digits"}),
+    )  # fmt: skip
 
     def start_epoch(self, epoch: int) -> None:
         super().start_epoch(epoch)

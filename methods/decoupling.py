@@ -7,7 +7,7 @@ from typing import Annotated
 from torch import Tensor
 
 from bench.fields import Range
-from bench.method import Recipe, StepMethod
+from bench.method import TUNED, Recipe, StepMethod
 from bench.ops.losses import cross_entropy
 from bench.ops.pairs import disagreement
 
@@ -38,7 +38,11 @@ class Decoupling(StepMethod):
     code = "emalach/UpdateByDisagreement @86d01a8"
     networks = 2
     cost = "6 FE (2 networks)"
-    recipes = (Recipe("paper", _BASELINE, _PLAN, {"dataset": ("cifar10", "cifar100")}),)
+    recipes = (
+        Recipe("paper", _BASELINE, _PLAN, {"dataset": ("cifar10", "cifar100")}),
+        Recipe("fixed", TUNED.format("digits"), {"floor": 0.1, "warmup": 0}, {"dataset": "digits"}),
+        Recipe("fixed", TUNED.format("spurious-digits"), {"floor": 0.0, "warmup": 0}, {"dataset": "spurious-digits"}),
+    )  # fmt: skip
 
     warmup: Annotated[int, Range(ge=0)] = 0
     floor: Annotated[float, Range(ge=0, le=1)] = 0.1

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from torch import Tensor
 
 from bench.fields import Range
-from bench.method import LossMethod
+from bench.method import TUNED, LossMethod, Recipe
 from bench.ops.groups import cvar
 from bench.ops.losses import cross_entropy
 from bench.ops.selection import top_k_mean
@@ -30,6 +30,10 @@ class DROTopK(LossMethod):
     paper = "Levy et al., NeurIPS 2020, arXiv:2010.05893"
     code = "YyzHarry/SubpopBench @4d3dbbe"
     cost = "3 FE"
+    recipes = (
+        Recipe("fixed", TUNED.format("digits"), {"tau": 0.7}, {"dataset": "digits"}),
+        Recipe("fixed", TUNED.format("spurious-digits"), {"tau": 0.7}, {"dataset": "spurious-digits"}),
+    )
 
     tau: Annotated[float, Range(gt=0, le=1)] = 0.7
     form: Literal["top-k", "cvar"] = "top-k"

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bench.fields import Range
 from bench.learner import Average, Learner
-from bench.method import EpochMethod, Recipe
+from bench.method import TUNED, EpochMethod, Recipe
 from bench.ops.losses import elr_regulariser, soft_cross_entropy
 from bench.ops.mixing import beta_mix_coefficient, mix
 from bench.ops.targets import one_hot
@@ -59,6 +59,10 @@ class ELRPlus(EpochMethod):
                {"lam": 3, "beta": 0.7, "alpha": 1.5, "ema_steps": 0, "training.lr": 0.02, "training.weight_decay": 5e-4,
                 "training.batch_size": 32, "training.epochs": 100, "training.schedule": "multistep",
                 "training.milestones": (50,)}, {"dataset": "webvision50"}),
+        Recipe("fixed", TUNED.format("digits"),
+               {"lam": 7.0, "beta": 0.9, "coef_steps": 700, "ema": 0.95, "ema_steps": 700}, {"dataset": "digits"}),
+        Recipe("fixed", TUNED.format("spurious-digits"),
+               {"lam": 1.0, "beta": 0.7, "ema": 0.95, "ema_steps": 600}, {"dataset": "spurious-digits"}),
     )  # fmt: skip
 
     lam: Annotated[float, Range(ge=0)] = 3.0

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bench.fields import FieldError, Range
-from bench.method import LossMethod, Recipe
+from bench.method import TUNED, LossMethod, Recipe
 from bench.ops.transitions import anchor_transition, forward_correction
 
 CODE = "giorgiop/loss-correction @15a79de"
@@ -57,7 +57,11 @@ class Forward(LossMethod):
     code = CODE
     cost = "3 FE"
     level = "step"  # a loss, but also two stages
-    recipes = RECIPES
+    recipes = (
+        *RECIPES,
+        Recipe("fixed", TUNED.format("digits"), {"estimate_epochs": 20}, {"dataset": "digits"}),
+        Recipe("fixed", TUNED.format("spurious-digits"), {"estimate_epochs": 15}, {"dataset": "spurious-digits"}),
+    )
 
     smoke = {"estimate_epochs": 1}
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bench.fields import Range
-from bench.method import Recipe, StepMethod
+from bench.method import TUNED, Recipe, StepMethod
 from bench.ops.groups import exponentiated_weights, greedy_weights, group_means
 from bench.ops.losses import cross_entropy
 
@@ -39,7 +39,8 @@ class GroupDRO(StepMethod):
     recipes = (
         Recipe("paper", _README, {**_PLAN, "training.lr": 1e-3, "training.epochs": 300}, {"dataset": "waterbirds"}),
         Recipe("paper", _README, {**_PLAN, "training.lr": 1e-4, "training.epochs": 50}, {"dataset": "celeba"}),
-    )
+        Recipe("fixed", TUNED.format("spurious-digits"), {"rule": "greedy", "budget": 0.2}, {"dataset": "spurious-digits"}),
+    )  # fmt: skip
 
     step_size: Annotated[float, Range(ge=0)] = 0.01
     adjustment: Annotated[float, Range(ge=0)] = 0.0

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bench.fields import Range
-from bench.method import EpochMethod, Recipe
+from bench.method import TUNED, EpochMethod, Recipe
 from bench.ops.beta_mixture import BetaMixture, beta_mixture, loss_range, noisy_posterior, scale_losses
 from bench.ops.losses import cross_entropy, soft_cross_entropy, uniform_prior_kl
 from bench.ops.mixing import beta_mix_coefficient
@@ -52,7 +52,11 @@ class MCorrection(EpochMethod):
         Recipe("paper", _BEST, {"variant": "MD-DYR-SH"}, {"dataset": "cifar10", "noise": "symmetric", "rate": 0.9}),
         Recipe("paper", _BEST, {"variant": "MD-DYR-SH"}, {"dataset": "cifar100"}),
         Recipe("paper", _BEST, {"variant": "M-DYR-H"}, {"dataset": "cifar100", "noise": "symmetric", "rate": 0.8}),
-    )
+        Recipe("fixed", TUNED.format("digits"), {"variant": "M-DYR-S", "warmup": 20}, {"dataset": "digits"}),
+        Recipe("fixed", TUNED.format("spurious-digits"),
+               {"variant": "MD-DYR-SH", "warmup": 10, "mixup_epochs": 1, "temperature_epochs": 9},
+               {"dataset": "spurious-digits"}),
+    )  # fmt: skip
 
     smoke = {"warmup": 1, "mixup_epochs": 0}
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bench.fields import Range
-from bench.method import Recipe, StepMethod
+from bench.method import TUNED, Recipe, StepMethod
 from bench.ops.losses import cross_entropy
 from bench.ops.targets import one_hot
 
@@ -56,6 +56,10 @@ class PENCIL(StepMethod):
                {"alpha": 0.08, "beta": 0.8, "lam": 3000, "finetune_lr": 5e-4, "stage1": 5, "stage2": 10, "training.epochs": 20,
                 "training.lr": 1.6e-3, "training.schedule": "multistep", "training.milestones": (5,), "training.gamma": 0.5,
                 "training.weight_decay": 1e-3, "training.batch_size": 32}, {"dataset": "clothing1m"}),
+        Recipe("fixed", TUNED.format("digits"),
+               {"stage1": 13, "stage2": 37, "finetune_lr": 0.05, "lam": 300.0, "alpha": 0.1, "beta": 0.4}, {"dataset": "digits"}),
+        Recipe("fixed", TUNED.format("spurious-digits"),
+               {"stage1": 7, "stage2": 19, "finetune_lr": 0.05, "lam": 300.0}, {"dataset": "spurious-digits"}),
     )  # fmt: skip
 
     smoke = {"stage1": 1, "stage2": 2}
