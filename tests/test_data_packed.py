@@ -24,6 +24,7 @@ from bench.data.files import FileImages, Geometry, Paths, set_threads
 from bench.data.image_folder import ImageFolder
 from bench.data.packed import BLOCK, Pack, Place, attach, content_of, places
 from bench.data.webvision import WebVision
+from bench.method import method_class, methods
 from bench.trial.runner import Options, run_cell
 
 COUNT = 2 * BLOCK + 3  # three blocks, the last one not full
@@ -374,9 +375,12 @@ class Small(ImageFolder):
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    lines = ["image,label,group"]
     for c, name in enumerate(("ant", "bee", "cow")):
         for i in range(20):
             picture(tmp_path / "own" / name / f"{i:02d}.jpg", 30 + i, 50 - i, seed=100 * c + i)
+            lines.append(f"{name}/{i:02d}.jpg,{name},{'left' if i % 3 else 'right'}")
+    (tmp_path / "own" / "groups.csv").write_text("\n".join(lines) + "\n")
     known = bench.data.datasets() | {"image-folder": Small}
     monkeypatch.setattr(bench.data, "datasets", lambda: known)
     return tmp_path
@@ -386,10 +390,7 @@ def trial(root: Path, method: str, params: dict[str, Any], threads: int) -> dict
     """What two epochs of one cell come to, loaded anew, decoded by so many threads."""
     bench.data._load_cached.cache_clear()
     set_threads(threads)
-    cell = make_cell(
-        method, {"warmup": 1, "lambda_u": 5.0} if method == "dividemix" else {}, model=TINY_CNN,
-        training={"epochs": 2, "batch_size": 8},
-    )  # fmt: skip
+    cell = make_cell(method, method_class(method).smoke, model=TINY_CNN, training={"epochs": 2, "batch_size": 8})
     fields = {"folder": "own", "size": 24, **params}
     cell["dataset"] = {"name": "image-folder", "revision": "1", **Small.identity(fields)}
     try:
@@ -398,6 +399,12 @@ def trial(root: Path, method: str, params: dict[str, Any], threads: int) -> dict
         bench.data._load_cached.cache_clear()
     assert record["status"] == "done", record["reason"]
     return {key: record[key] for key in ("id", "status", "metrics", "curve", "detail", "noise", "data", "warnings")}
+
+
+@pytest.mark.parametrize("method", sorted(methods()))
+def test_one_thread_and_four_give_the_same_bits_to_every_method(method: str, folder: Path) -> None:
+    once = trial(folder, method, {"csv": "groups.csv"}, threads=1)
+    assert once == trial(folder, method, {"csv": "groups.csv"}, threads=4)
 
 
 @pytest.mark.parametrize("method", ["erm", "dividemix"])
