@@ -24,9 +24,10 @@ PROTOCOLS = {"last": "last epoch", "best_oracle": "best on test (oracle)", "sele
 
 def page(cls: type[Method], root: Path = ROOT) -> str:
     """Markdown about one method. `root` is the checkout whose results and parity figures are quoted."""
+    source = cls.__module__.replace(".", "/") + ".py"
     parts = [
         f"# {cls.title} (`{cls.slug}`)",
-        f"{cls.paper}. Source: [methods/{cls.slug.replace('-', '_')}.py](../../methods/{cls.slug.replace('-', '_')}.py).",
+        f"{cls.paper}. Source: [{source}](../../{source}).",
         "## Idea and deviations",
         inspect.cleandoc(cls.__doc__ or ""),
         "## Facts",
@@ -143,7 +144,7 @@ def _parity(cls: type[Method], root: Path) -> str:
         return f"Reference: {found['reference']}.{notes}"
     rows = [(item["what"], f"{item['max_abs_difference']:.1e}") for item in found["compared"]]
     largest = max(item["max_abs_difference"] for item in found["compared"])
-    script = f"tests/parity/{cls.slug.replace('-', '_')}.py"
+    script = f"tests/parity/{_module(cls.slug)}.py"
     return "\n\n".join(
         [
             f"**Largest difference {largest:.1e}**, against {found['reference']} (`{script}`, torch {found['torch']}).",
@@ -223,6 +224,10 @@ def _commands(cls: type[Method]) -> str:
     ]
     text = "```\n" + "\n".join(lines) + "\n```"
     return text + (f"\n\nIts rows carry the footnote of its needs: {', '.join(needs)}." if needs else "")
+
+
+def _module(slug: str) -> str:
+    return slug.replace("-", "_").replace("+", "_")
 
 
 # -- text --------------------------------------------------------------------------------------------------------------

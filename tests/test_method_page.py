@@ -84,11 +84,11 @@ def test_every_method_states_its_cost_and_where_it_comes_from(slug: str) -> None
 def test_every_method_with_released_code_agrees_with_it(slug: str) -> None:
     """Figures of the committed comparison; where there are none the page says why."""
     path = PARITY / f"{slug}.json"
-    assert path.is_file(), f"run tests/parity/{slug.replace('-', '_')}.py with the released code"
+    assert path.is_file(), f"run tests/parity/{method_page._module(slug)}.py with the released code"
     found = json.loads(path.read_text())
     assert found["slug"] == slug and found["reference"] == methods()[slug].code
     if found["compared"]:
-        assert (PARITY / f"{slug.replace('-', '_')}.py").is_file()
+        assert (PARITY / f"{method_page._module(slug)}.py").is_file()
         assert max(item["max_abs_difference"] for item in found["compared"]) <= 1e-5
     else:
         assert found["notes"]

@@ -739,3 +739,15 @@ def test_figures_of_suites_that_have_not_run(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="'small' has no planned cells"):
         accuracy_curves({}, plan | {"entries": []}, tmp_path / "empty")
     assert not list(tmp_path.glob("empty*"))
+
+
+def test_many_methods_are_spread_over_figures_with_the_first_in_each(tmp_path: Path) -> None:
+    from bench.report.figures import LINES, _parts
+
+    names = [f"m{i:02d}" for i in range(2 * LINES)]
+    entries = [{"id": str(i), "dataset": "d", "noise": "n", "method": name, "label": name, "seed": 0, "skip": None,
+                "needs": [], "networks": 1} for i, name in enumerate(names)]  # fmt: skip
+    parts = [[entry["method"] for entry in part["entries"]] for part in _parts({"suite": "s", "entries": entries})]
+    assert all(part[0] == "m00" and len(part) <= LINES for part in parts)
+    assert sorted({name for part in parts for name in part}) == names and sum(map(len, parts)) == len(names) + len(parts) - 1
+    assert _parts({"suite": "s", "entries": entries[:LINES]}) == [{"suite": "s", "entries": entries[:LINES]}]

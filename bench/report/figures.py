@@ -65,13 +65,18 @@ class Curve:
     n_planned: int
 
 
+#: methods in one figure: more lines cannot be told apart
+LINES = 8
+
 Panel = tuple[str, str, str]  # data set, noise, key in SERIES
 
 
 def accuracy_curves(
     records: Mapping[str, Mapping[str, Any]], plan: Mapping[str, Any], path_base: str | PathLike[str]
 ) -> list[Path]:
-    """Draw test accuracy against epoch and write `path_base`.png and .svg; returns both paths.
+    """Draw test accuracy against epoch and write `path_base`.png and .svg; returns the paths.
+
+    More than `LINES` methods are spread over several figures, `path_base`-2 and so on, with the first method in each.
 
     One panel for each (data set, noise) of the plan; grouped data get a second row with the worst group. One line for
     each method, the mean over seeds, in a band from the smallest to the largest seed. Only finished cells are drawn;
@@ -81,13 +86,29 @@ def accuracy_curves(
     """
     from matplotlib import style
 
-    # Not with_suffix: it would cut a base name at its last dot.
-    paths = [Path(f"{Path(path_base)}.png"), Path(f"{Path(path_base)}.svg")]
-    with style.context(["default", RC]):
-        figure = curves_figure(records, plan)
-        figure.savefig(paths[0], dpi=200, metadata={"Software": None})
-        figure.savefig(paths[1], metadata={"Date": None, "Creator": None})
+    paths = []
+    for number, part in enumerate(_parts(plan), 1):
+        # Not with_suffix: it would cut a base name at its last dot.
+        base = f"{Path(path_base)}" + (f"-{number}" if number > 1 else "")
+        png, svg = Path(f"{base}.png"), Path(f"{base}.svg")
+        with style.context(["default", RC]):
+            figure = curves_figure(records, part)
+            figure.savefig(png, dpi=200, metadata={"Software": None})
+            figure.savefig(svg, metadata={"Date": None, "Creator": None})
+        paths += [png, svg]
     return paths
+
+
+def _parts(plan: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The plan itself, or parts of it with at most `LINES` methods, the first one in all."""
+    methods = list(method_infos(plan["entries"]))
+    if len(methods) <= LINES:
+        return [plan]
+    others = methods[1:]
+    count = math.ceil(len(others) / (LINES - 1))
+    size = math.ceil(len(others) / count)
+    chosen = [{methods[0], *others[i : i + size]} for i in range(0, len(others), size)]
+    return [{**plan, "entries": [e for e in plan["entries"] if e["method"] in names]} for names in chosen]
 
 
 def curves_figure(records: Mapping[str, Mapping[str, Any]], plan: Mapping[str, Any]) -> Figure:

@@ -59,7 +59,8 @@ def main() -> None:
     if args.two_trials:
         return two_trials()
     setting = Setting(args)
-    print(f"{args.model}, {args.images} images of 3x32x32, batch {BATCH}, {args.device}, {args.precision}, threads: {args.threads}")
+    where = f"{args.device}, {args.precision}, threads: {args.threads}"
+    print(f"{args.model}, {args.images} images of 3x32x32, batch {BATCH}, {where}")
     if args.reference:
         return against_released(setting, args.reference, args.rounds)
     against_passes(setting, args.rounds)
