@@ -45,7 +45,7 @@ def page(cls: type[Method], root: Path = ROOT) -> str:
         "## Published numbers",
         _published(cls),
         "## Run it",
-        _commands(cls),
+        _commands(cls, root),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -215,13 +215,11 @@ def _published(cls: type[Method]) -> str:
     return _table(("table", "data set", "noise", "as printed", "metric", "value (%)"), rows)
 
 
-def _commands(cls: type[Method]) -> str:
+def _commands(cls: type[Method], root: Path) -> str:
     needs = sorted(cls().needs)
-    lines = [
-        f"bench check {cls.slug}",
-        f"bench profile {cls.slug}",
-        f"bench run suites/learning-baselines.yaml --only method={cls.slug}",
-    ]
+    suites = sorted({record["suite"] for record in _records(cls, root)})
+    lines = [f"bench check {cls.slug}", f"bench profile {cls.slug}"]
+    lines += [f"bench run suites/{suite}.yaml --only method={cls.slug}" for suite in suites]
     text = "```\n" + "\n".join(lines) + "\n```"
     return text + (f"\n\nIts rows carry the footnote of its needs: {', '.join(needs)}." if needs else "")
 

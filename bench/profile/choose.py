@@ -44,8 +44,9 @@ def plan_of(target: str, axes: Mapping[str, Any], overrides: Overrides, data: st
     cls = method_class(target)
     batch_size = axes.get("batch_size")
     suite = Suite.model_validate({
-        "name": f"profile-{cls.slug.replace('+', '-')}", "datasets": axes["dataset"], "noises": axes["noise"], "model": axes["model"],
-        "methods": target, "training": {"batch_size": batch_size} if batch_size else {},
+        "name": f"profile-{cls.slug.replace('+', '-')}", "methods": target,
+        "datasets": axes["dataset"], "noises": axes["noise"], "model": axes["model"],
+        "training": {"batch_size": batch_size} if batch_size else {},
     })  # fmt: skip
     return make_plan(suite, Source(Path("command line")), overrides, data)
 
