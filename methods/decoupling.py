@@ -44,6 +44,8 @@ class Decoupling(StepMethod):
         Recipe("fixed", TUNED.format("spurious-digits"), {"floor": 0.0, "warmup": 0}, {"dataset": "spurious-digits"}),
     )  # fmt: skip
 
+    smoke = {"warmup": 1}
+
     warmup: Annotated[int, Range(ge=0)] = 0
     floor: Annotated[float, Range(ge=0, le=1)] = 0.1
 

@@ -111,9 +111,7 @@ class ELRPlus(EpochMethod):
 
     def decay(self, step: int) -> float:
         """Decay of the weight average at global step `step`, counted from 1."""
-        if self.ema_steps:
-            return self.ema * _rampup(step + 1, self.ema_steps)
-        return min(1 - 1 / (step + 1), self.ema)
+        return self.ema * _rampup(step + 1, self.ema_steps) if self.ema_steps else min(1 - 1 / (step + 1), self.ema)
 
     def predict(self, images: Tensor) -> Tensor:
         return ((self.a.infer(images) + self.b.infer(images)) / 2).softmax(dim=1)

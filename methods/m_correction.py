@@ -131,14 +131,12 @@ class MCorrection(EpochMethod):
 
     def dynamic_mixup(self, batch, epoch: int) -> None:
         alone = epoch < self.warmup + self.mixup_epochs
-        guess = None if alone else self.guess(batch)
+        target = batch.labels if alone else (self.guess(batch) / self.temperature(epoch)).softmax(dim=1)
         noisy, partner = self.noisy(batch), self.partners(batch)
+        share, y = self.coefficient() if alone else 0.5, batch.labels
         logits = self.net(blend(batch.images, trust(noisy, partner), partner))
-        if guess is None:
-            self.net.step(mixed_loss(logits, batch.labels, self.coefficient(), partner))
-        else:
-            target = (guess / self.temperature(epoch)).softmax(dim=1)
-            self.net.step(self.bootstrapped(logits, batch.labels, target, noisy, 0.5, partner))
+        loss = mixed_loss(logits, y, share, partner) if alone else self.bootstrapped(logits, y, target, noisy, share, partner)
+        self.net.step(loss)
 
     @torch.no_grad()
     def guess(self, batch) -> Tensor:
@@ -185,6 +183,6 @@ def trust(noisy: Tensor, partner: Tensor) -> Tensor:
     return clean / (clean + clean[partner])
 
 
-def mixed_loss(logits: Tensor, labels: Tensor, share: Tensor, partner: Tensor) -> Tensor:
+def mixed_loss(logits: Tensor, labels: Tensor, share: Tensor | float, partner: Tensor) -> Tensor:
     """Mean of share * CE(y_i) + (1 - share) * CE(y_j); 0-d."""
     return (share * cross_entropy(logits, labels) + (1 - share) * cross_entropy(logits, labels[partner])).mean()

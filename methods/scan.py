@@ -103,10 +103,9 @@ class SCAN(Pretext, EpochMethod):
         if score < self.best_score or not self.best_network:
             self.best_score = score
             self.best_network = {name: value.clone() for name, value in self.net.network.state_dict().items()}
-        elif last:
+        if last:
             self.net.network.load_state_dict(self.best_network)
-            return self.task.logits(self.net)
-        return logits
+        return self.task.logits(self.net) if last else logits
 
     def self_label(self, epoch: int) -> None:
         if epoch == self._clustering:

@@ -116,7 +116,8 @@ def _waits(func: Any, args: Any, kwargs: Mapping[str, Any]) -> bool:
 
 def _place() -> str:
     """The innermost line of ours that led here."""
-    frames = [f for f in traceback.extract_stack() if f.filename.startswith(str(ROOT)) and f.filename != __file__]
+    ours = [f for f in traceback.extract_stack() if f.filename.startswith(str(ROOT)) and f.filename != __file__]
+    frames = [f for f in ours if "site-packages" not in f.filename]  # an environment may lie in the checkout
     return f"{Path(frames[-1].filename).relative_to(ROOT)}:{frames[-1].lineno}" if frames else "?"
 
 
