@@ -95,6 +95,7 @@ class LLCDRO(EpochMethod):
         self.clean = (confidence_a + confidence_b) / 2
         for _ in range(self.passes):
             self.train(self.b, self.a, confidence_a)  # each network trusts labels as its peer does
+        for _ in range(self.passes):
             self.train(self.a, self.b, confidence_b)
 
     def warm_up(self, net: Learner) -> None:

@@ -58,7 +58,7 @@ def test_b_is_trained_with_the_confidence_of_a_and_goes_first(monkeypatch: pytes
         method, "train", lambda net, peer, c: events.append((name[id(net)], name[id(peer)], float(c[0])))
     )
     method.epoch(1)
-    assert events == ["a", "b", *[("b", "a", 0.25), ("a", "b", 0.75)] * 2]
+    assert events == ["a", "b", *[("b", "a", 0.25)] * 2, *[("a", "b", 0.75)] * 2]
     assert method.clean_scores().tolist() == [0.5] * 8
 
 
