@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.fields import Range
-from bench.method import EpochMethod, Recipe
+from bench.method import TUNED, EpochMethod, Recipe
 from bench.ops.contrast import Queue, weighted_contrast
 from bench.ops.losses import cross_entropy, soft_cross_entropy
 from bench.ops.mixing import beta_mix_coefficient, mix
@@ -82,6 +82,12 @@ class MTaDCS(EpochMethod):
         _ablation("lof", "cs", "sr", "cl"),
         _ablation("lof", "cs", "sr", "cl", "mixup"),
         _ablation("lof", "cs", "sr", "cl", "lc"),
+        Recipe("fixed", TUNED.format("digits"),
+               {"trusted_size": 0, "momentum": 0.99, "queue_size": 1000, "train_view": "weak", "alpha": 0.05,
+                "warmup": 5, "lof_threshold": 1.1}, {"dataset": "digits"}),
+        Recipe("fixed", TUNED.format("spurious-digits"),
+               {"trusted_size": 0, "momentum": 0.99, "queue_size": 1000, "train_view": "weak", "alpha": 0.05, "warmup": 5},
+               {"dataset": "spurious-digits"}),
     )  # fmt: skip
 
     smoke = {"trusted_size": 12, "warmup": 1, "queue_size": 40}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from bench.fields import FieldError, Range
-from bench.method import Recipe
+from bench.method import TUNED, Recipe
 from methods.mtadcs import MTaDCS
 
 
@@ -32,7 +32,13 @@ class MTaDCSPlus(MTaDCS):
         _fine_tuned(MTaDCS.recipes[0], 70),
         _fine_tuned(MTaDCS.recipes[1], 10),
         _fine_tuned(MTaDCS.recipes[2], 70),
-    )
+        Recipe("fixed", TUNED.format("digits"),
+               {"trusted_size": 0, "momentum": 0.99, "queue_size": 1000, "train_view": "weak", "alpha": 0.05,
+                "finetune_epochs": 15, "warmup": 10}, {"dataset": "digits"}),
+        Recipe("fixed", TUNED.format("spurious-digits"),
+               {"trusted_size": 0, "momentum": 0.99, "queue_size": 1000, "train_view": "weak", "alpha": 0.05,
+                "finetune_epochs": 15, "warmup": 10}, {"dataset": "spurious-digits"}),
+    )  # fmt: skip
 
     smoke = {**MTaDCS.smoke, "finetune_epochs": 1}
 

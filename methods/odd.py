@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.fields import Range
-from bench.method import Recipe, StepMethod
+from bench.method import TUNED, Recipe, StepMethod
 from bench.ops.histograms import shares
 from bench.ops.losses import cross_entropy, soft_cross_entropy
 from bench.ops.mixing import beta_mix_coefficient, mix
@@ -52,7 +52,10 @@ class ODD(StepMethod):
     recipes = (
         Recipe("paper", _SLIDES + "; WRN-28-10", _CIFAR, {"dataset": ("cifar10", "cifar100")}),
         Recipe("mixup", _SLIDES + "; WRN-28-10, ODD + mixup", {**_CIFAR, "mixup": 1.0}, {"dataset": ("cifar10", "cifar100")}),
-    )
+        Recipe("fixed", TUNED.format("digits"), {"removal_epoch": 5, "percentile": 10.0}, {"dataset": "digits"}),
+        Recipe("fixed", TUNED.format("spurious-digits"),
+               {"removal_epoch": 5, "percentile": 30.0, "min_spread": 0.2}, {"dataset": "spurious-digits"}),
+    )  # fmt: skip
 
     smoke = {"removal_epoch": 1, "min_spread": 0.0, "percentile": 50.0, "draws": 200, "histogram": 3,
              "mixup": 1.0}  # fmt: skip

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bench.fields import FieldError, Range
-from bench.method import EpochMethod, Recipe
+from bench.method import TUNED, EpochMethod, Recipe
 from bench.ops.clustering import scan_loss
 from bench.ops.losses import cross_entropy
 from bench.ops.pretraining import match_clusters, neighbour_pairs, network_weights, scan_score
@@ -54,6 +54,11 @@ class SCAN(Pretext, EpochMethod):
                {"dataset": "webvision50"}),
         Recipe("self-label", "configs of the official code, commit 952ec31; ResNet-18 with a 3x3 stem",
                {**SIMCLR, **_ADAM, **_LABEL, "training.batch_size": 128}, {"dataset": "cifar10"}),
+        Recipe("fixed", TUNED.format("digits"),
+               {"pretext_epochs": 30, "pretext_batch_size": 256, "pretext_temperature": 0.5, "k": 10}, {"dataset": "digits"}),
+        Recipe("fixed", TUNED.format("spurious-digits"),
+               {"pretext_epochs": 20, "pretext_batch_size": 256, "pretext_temperature": 0.5, "k": 10},
+               {"dataset": "spurious-digits"}),
     )  # fmt: skip
 
     smoke = {"pretext_epochs": 1, "pretext_batch_size": 64, "k": 5, "queue": 64, "self_label_epochs": 1,

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bench.fields import Range
 from bench.learner import Learner
-from bench.method import Recipe
+from bench.method import TUNED, Recipe
 from bench.ops.losses import cross_entropy, negative_entropy, uniform_prior_kl
 from bench.ops.mixing import linear_rampup, mixmatch_batch, semi_loss
 from bench.ops.mixtures import clean_posterior, min_max
@@ -88,7 +88,15 @@ class ScanDivideMix(Pretext, DivideMix):
     version = 1
     networks = 2
     cost = "2 FE while warming up, then 2 FE, and 36 more for each image that counts as clean (2 networks), besides the stages"
-    recipes: ClassVar[tuple[Recipe, ...]] = RECIPES  # type: ignore[assignment]
+    recipes: ClassVar[tuple[Recipe, ...]] = (  # type: ignore[assignment]
+        *RECIPES,
+        Recipe("fixed", TUNED.format("digits"),
+               {"pretext_epochs": 30, "pretext_batch_size": 256, "pretext_temperature": 0.5, "scan_epochs": 10,
+                "scan_lr": 0.001, "lambda_u": 0.0, "view": "weak"}, {"dataset": "digits"}),
+        Recipe("fixed", TUNED.format("spurious-digits"),
+               {"pretext_epochs": 20, "pretext_batch_size": 256, "pretext_temperature": 0.5, "scan_epochs": 10,
+                "scan_lr": 0.001, "lambda_u": 0.0, "view": "weak", "warmup": 5}, {"dataset": "spurious-digits"}),
+    )  # fmt: skip
 
     smoke = {"pretext_epochs": 1, "pretext_batch_size": 64, "k": 5, "queue": 64, "scan_epochs": 1, "scan_batch_size": 32,
              "warmup": 1}  # fmt: skip
