@@ -104,7 +104,10 @@ class DivideMix(EpochMethod):
 
     def co_divide(self, net: Learner, history: list[Tensor]) -> Tensor:
         """Posterior [N] that a sample belongs to the mixture component of small losses."""
-        history.append(min_max(cross_entropy(self.task.logits(net), self.task.labels)))
+        return self.posterior(self.task.logits(net), history)
+
+    def posterior(self, logits: Tensor, history: list[Tensor]) -> Tensor:
+        history.append(min_max(cross_entropy(logits, self.task.labels)))
         del history[: -self.history]
         losses = torch.stack(history).mean(dim=0)
         posterior, _ = clean_posterior(losses, smaller_is_clean=True, max_iter=10, tol=1e-2, reg_covar=5e-4)
@@ -115,9 +118,10 @@ class DivideMix(EpochMethod):
         unlabelled = torch.nonzero(confidence <= self.threshold)[:, 0]
         if len(labelled) == 0:
             return self.warm_up(net)
-        guesses = self.task.cycle(("weak", "weak"), indices=unlabelled) if len(unlabelled) else None
+        views = (self.training_view(),) * 2
+        guesses = self.task.cycle(views, indices=unlabelled) if len(unlabelled) else None
         batches_per_epoch = len(labelled) // self.task.batch_size + 1
-        for number, batch in enumerate(self.task.batches(("weak", "weak"), indices=labelled)):
+        for number, batch in enumerate(self.task.batches(views, indices=labelled)):
             x1, x2 = batch.views
             guessed = () if guesses is None else self.co_guess(net, peer, guesses)
             refined = self.co_refine(net, x1, x2, batch.labels, confidence[batch.index])
@@ -125,12 +129,22 @@ class DivideMix(EpochMethod):
             if guessed:
                 u1, u2, guess = guessed
                 inputs, targets = [*inputs, u1, u2], [*targets, guess, guess]
-            mixed, mixed_targets = mixmatch_batch(torch.cat(inputs), torch.cat(targets), self.alpha, self.task.generator("mix"))
+            mixed, aims = self.mixmatch(inputs, targets)
             logits, split = net(mixed), 2 * len(batch)
-            loss_x, loss_u = semi_loss(logits[:split], mixed_targets[:split], logits[split:], mixed_targets[split:])
+            loss_x, loss_u = semi_loss(logits[:split], aims[:split], logits[split:], aims[split:])
             ramp = linear_rampup(epoch + number / batches_per_epoch, self.warmup, self.ramp_epochs)
             prior = uniform_prior_kl(logits.softmax(dim=1).mean(dim=0))
-            net.step(loss_x + self.lambda_u * ramp * loss_u + self.prior_weight * prior)
+            self.update(net, loss_x + self.lambda_u * ramp * loss_u + self.prior_weight * prior)
+
+    # what ScanMix does its own way
+    def training_view(self) -> str:
+        return "weak"
+
+    def mixmatch(self, inputs: list[Tensor], targets: list[Tensor]) -> tuple[Tensor, Tensor]:
+        return mixmatch_batch(torch.cat(inputs), torch.cat(targets), self.alpha, self.task.generator("mix"))
+
+    def update(self, net: Learner, loss: Tensor) -> None:
+        net.step(loss)
 
     @torch.no_grad()
     def co_refine(self, net: Learner, x1: Tensor, x2: Tensor, labels: Tensor, confidence: Tensor) -> Tensor:

@@ -10,9 +10,7 @@ from torch import Tensor
 from bench.fields import Range
 from bench.learner import Learner
 from bench.method import TUNED, Recipe
-from bench.ops.losses import cross_entropy, negative_entropy, uniform_prior_kl
-from bench.ops.mixing import linear_rampup, mixmatch_batch, semi_loss
-from bench.ops.mixtures import clean_posterior, min_max
+from bench.ops.losses import cross_entropy, negative_entropy
 from bench.ops.pretraining import network_weights, scan
 from methods._pretext import MOCO, SIMCLR, Pretext
 from methods.dividemix import DivideMix
@@ -164,37 +162,9 @@ class ScanDivideMix(Pretext, DivideMix):
     def divide(self, net: Learner, history: list[Tensor]) -> tuple[Tensor, Tensor]:
         """(posterior [N] of the mixture component of small losses, predicted class int64 [N])."""
         logits = self.task.logits(net)
-        history.append(min_max(cross_entropy(logits, self.task.labels)))
-        del history[: -self.history]
-        losses = torch.stack(history).mean(dim=0)
-        posterior, _ = clean_posterior(losses, smaller_is_clean=True, max_iter=10, tol=1e-2, reg_covar=5e-4)
-        return posterior, logits.argmax(dim=1)
+        return self.posterior(logits, history), logits.argmax(dim=1)
 
-    def train(self, net: Learner, peer: Learner, confidence: Tensor, epoch: int) -> None:
-        labelled = torch.nonzero(confidence > self.threshold)[:, 0]
-        unlabelled = torch.nonzero(confidence <= self.threshold)[:, 0]
-        if len(labelled) == 0:
-            return self.warm_up(net)
-        views = (self.training_view(),) * 2
-        guesses = self.task.cycle(views, indices=unlabelled) if len(unlabelled) else None
-        batches_per_epoch = len(labelled) // self.task.batch_size + 1
-        for number, batch in enumerate(self.task.batches(views, indices=labelled)):
-            x1, x2 = batch.views
-            guessed = () if guesses is None else self.co_guess(net, peer, guesses)
-            refined = self.co_refine(net, x1, x2, batch.labels, confidence[batch.index])
-            inputs, targets = [x1, x2], [refined, refined]
-            if guessed:
-                u1, u2, guess = guessed
-                inputs, targets = [*inputs, u1, u2], [*targets, guess, guess]
-            mixed, aims = mixmatch_batch(torch.cat(inputs), torch.cat(targets), self.alpha, self.task.generator("mix"))
-            split = 2 * len(batch)
-            if not self.mix_unlabelled:
-                mixed, aims = mixed[:split], aims[:split]
-            logits = net(mixed)
-            loss_x, loss_u = semi_loss(logits[:split], aims[:split], logits[split:], aims[split:])
-            ramp = linear_rampup(epoch + number / batches_per_epoch, self.warmup, self.ramp_epochs)
-            prior = uniform_prior_kl(logits.softmax(dim=1).mean(dim=0))
-            self.update(net, loss_x + self.lambda_u * ramp * loss_u + self.prior_weight * prior)
-
-    def update(self, net: Learner, loss: Tensor) -> None:
-        net.step(loss)
+    def mixmatch(self, inputs: list[Tensor], targets: list[Tensor]) -> tuple[Tensor, Tensor]:
+        mixed, aims = super().mixmatch(inputs, targets)
+        split = len(mixed) if self.mix_unlabelled else len(inputs[0]) + len(inputs[1])
+        return mixed[:split], aims[:split]

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from small import equal, make_task, pixels, plain_images, snapshot, start
 from torch import Tensor
 
-import methods.scan_dividemix
+import methods.dividemix
 from bench.fields import FieldError
 from bench.method import Method
 from bench.ops.pretraining import network_weights
@@ -202,13 +202,13 @@ def test_each_network_learns_from_its_peers_division() -> None:
 def test_the_weight_of_unlabelled_images_rises_from_the_end_of_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """lambda_u 25, warm-up 10: 0 in epoch 10, 6.25 in 14, 12.5 in 18, 25 from 26 on."""
     asked: list[tuple[float, float, float]] = []
-    original = methods.scan_dividemix.linear_rampup
+    original = methods.dividemix.linear_rampup
 
     def observed(current: float, begin: float, length: float) -> float:
         asked.append((current, begin, original(current, begin, length)))
         return asked[-1][2]
 
-    monkeypatch.setattr(methods.scan_dividemix, "linear_rampup", observed)
+    monkeypatch.setattr(methods.dividemix, "linear_rampup", observed)
     method = begun(ScanDivideMix, warmup=10)
     method.train(method.a, method.b, share(24), 10)
     batches = 24 // BATCH + 1
