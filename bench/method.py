@@ -27,19 +27,11 @@ from torch import Tensor
 
 from bench.fields import Configurable, FieldError, nearest
 from bench.learner import Learner, Passes
+from bench.needs import NEEDS as NEEDS
 from bench.registry import classes_in, discover
 
 if TYPE_CHECKING:
     from bench.trial.task import Batch, Task
-
-#: privileged information that a method can ask for, with the footnote that its rows get in a table
-NEEDS = {
-    "noise_rate": "is told the noise rate of the training labels",
-    "transition_matrix": "is told the noise transition matrix",
-    "groups": "is told the group of every training sample, which reveals its true label",
-    "trusted": "is given training samples whose labels are known to be right",
-    "validation": "sees its validation accuracy during training",
-}
 
 #: source of the `fixed` recipes for the embedded data sets
 TUNED = "tuned here: best of four variants on validation data, suites/tuning/tuning-{}.yaml"

@@ -334,13 +334,6 @@ def test_footnotes_for_needs_and_networks() -> None:
     ]  # fmt: skip
 
 
-def test_every_need_of_the_contract_has_its_footnote() -> None:
-    method = pytest.importorskip("bench.method")
-    from bench.report.captions import NEEDS
-
-    assert NEEDS == method.NEEDS
-
-
 def test_unequal_seed_counts_show_n_in_every_cell() -> None:
     plan, records = one_block({"a": [0.9, 0.9, 0.9], "b": [0.8], "c": [0.7, None]})
     lines = build_grids(table_data(plan, records, SPEC), SPEC)[0].lines

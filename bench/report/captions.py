@@ -7,18 +7,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from bench.needs import NEEDS
 from bench.report.aggregate import Block, MethodInfo, Outcome, TableData
 from bench.report.spec import METRICS, PROTOCOLS, TableSpec
 
-# Footnotes of privileged information, in the words of `bench.method.NEEDS` (a test compares them;
-# importing that module here would load torch).
-NEEDS = {
-    "noise_rate": "is told the noise rate of the training labels",
-    "transition_matrix": "is told the noise transition matrix",
-    "groups": "is told the group of every training sample, which reveals its true label",
-    "trusted": "is given training samples whose labels are known to be right",
-    "validation": "sees its validation accuracy during training",
-}
 NON_CANONICAL_MARK = "†"
 
 
