@@ -32,7 +32,6 @@ class Passes:
         self.device = next(network.parameters()).device
         self.forward_images = 0
         self.backward_images = 0
-        self._layout = torch.channels_last if engine.channels_last else torch.contiguous_format
         self._warn = warn or (lambda message: None)
         if engine.channels_last:
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -297,6 +296,8 @@ class Average(Passes):
 def _start_momentum(optimizer: torch.optim.Optimizer) -> None:
     """Zeros where SGD has no momentum yet: fused kernels leave uninitialised memory there when the first step is skipped,
     and fail when some parameters have a momentum and others, such as those of a head that joins later, have none."""
+    if len(optimizer.state) == sum(len(group["params"]) for group in optimizer.param_groups):
+        return  # every parameter has been stepped: nothing to look for in each step
     for group in optimizer.param_groups:
         if group.get("momentum"):
             for p in group["params"]:
