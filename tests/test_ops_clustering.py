@@ -18,7 +18,6 @@ from bench.ops.clustering import (
     draw_neighbours,
     k_means,
     k_means_plus_plus,
-    largest_components,
     neighbour_graph,
     propagate_labels,
     scan_loss,
@@ -350,43 +349,6 @@ def slow_components(neighbours: Tensor, labels: Tensor, classes: int, mutual: bo
     return chosen
 
 
-@PROPERTY
-@given(SEEDS, st.integers(1, 40), st.integers(1, 4), st.integers(1, 3), st.booleans())
-def test_components_equal_scipys(seed: int, size: int, k: int, classes: int, mutual: bool) -> None:
-    near = knn(points(seed, size, 2), k, include_self=False)
-    labels = torch.randint(-1, classes, (size,), generator=generator(seed))
-    found = largest_components(near, labels, classes, mutual=mutual)
-    assert found.tolist() == slow_components(near, labels, classes, mutual)
-
-
-def test_components_card_values() -> None:
-    chain = torch.tensor([[1], [2], [1], [0]])  # a-b-c, and d that points to another class's a
-    assert largest_components(chain, torch.tensor([0, 0, 0, 1]), 2).tolist() == [True] * 4
-    assert largest_components(torch.tensor([[1], [2], [1], [3]]), torch.zeros(4).long(), 1).tolist() == [True] * 3 + [False]
-    # Mutual neighbours: only 1 and 2.
-    assert largest_components(chain, torch.zeros(4).long(), 1, mutual=True).tolist() == [False, True, True, False]
-
-
-def test_components_of_a_long_shuffled_chain_in_a_few_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    rounds: list[bool] = []
-    original = torch.equal
-    monkeypatch.setattr(torch, "equal", lambda a, b: rounds.append(original(a, b)) or rounds[-1])
-    order = torch.randperm(5000, generator=generator())
-    following = torch.empty(5000, dtype=torch.int64)
-    following[order] = order.roll(-1)
-    following[order[-1]] = order[-1]
-    assert largest_components(following[:, None], torch.zeros(5000).long(), 1).all()
-    assert len(rounds) < 25  # more than a thousand if numbers only went from neighbour to neighbour
-
-
-def test_components_degenerate_inputs() -> None:
-    assert largest_components(torch.zeros(0, 3).long(), torch.zeros(0).long(), 2).shape == (0,)
-    lonely = largest_components(torch.zeros(3, 0).long(), torch.tensor([0, 0, 5]), 2)
-    assert lonely.tolist() == [True, False, False]
-    with pytest.raises(ValueError, match="expected"):
-        largest_components(torch.zeros(3, 1).long(), torch.zeros(2).long(), 2)
-
-
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_clustering_on_a_gpu_is_that_on_the_cpu() -> None:
@@ -397,8 +359,6 @@ def test_clustering_on_a_gpu_is_that_on_the_cpu() -> None:
     graph, seeds = neighbour_graph(*near), torch.eye(4)[truth]
     scores = propagate_labels(neighbour_graph(*(part.cuda() for part in near)), seeds.cuda())
     assert torch.allclose(scores.cpu(), propagate_labels(graph, seeds), rtol=1e-3, atol=1e-4)
-    kept = largest_components(near.indices.cuda(), truth.cuda(), 4)
-    assert torch.equal(kept.cpu(), largest_components(near.indices, truth, 4))
     logits, rows = torch.randn(8, 4, device="cuda", requires_grad=True), near.indices.cuda()
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")

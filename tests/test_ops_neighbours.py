@@ -20,9 +20,7 @@ from bench.ops.neighbours import (
     check_finite,
     knn,
     knn_similarities,
-    label_votes,
     local_label_consistency,
-    nearest,
     top_columns,
 )
 
@@ -150,32 +148,6 @@ def test_auto_takes_faiss_only_above_the_limit_and_where_installed(monkeypatch: 
         knn(features, 3, backend="faiss")
 
 
-def test_neighbours_errors() -> None:
-    features = random_features(0, 5, 2)
-    with pytest.raises(ValueError, match="shape"):
-        knn(torch.zeros(5), 2)
-    with pytest.raises(ValueError, match="shape"):
-        knn(torch.zeros(0, 3), 2)
-    with pytest.raises(ValueError, match="at least 1"):
-        knn(features, 0)
-    with pytest.raises(ValueError, match="backend"):
-        knn(features, 2, backend="annoy")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="at least 1"):
-        knn(features, 2, chunk=0)
-    for bad in (math.nan, math.inf, 1e30):  # the length of the last is infinite in float32
-        with pytest.raises(ValueError, match="not finite"):
-            knn(torch.tensor([[1.0, bad], [0.0, 1.0]]), 1)
-        with pytest.raises(ValueError, match="not finite"):
-            nearest(torch.tensor([[1.0, bad]]), features, 1)
-    with pytest.raises(ValueError, match="queries of shape"):
-        nearest(torch.zeros(3, 4), features, 1)
-    assert knn(features[:1], 4).tolist() == [[0]]
-    alone = knn(features[:1], 4, include_self=False)
-    assert alone.shape == (1, 0)
-    with pytest.raises(ValueError, match="at least one neighbour"):
-        local_label_consistency(alone, torch.tensor([0]))
-
-
 @PROPERTY
 @given(SEEDS, st.integers(2, 40), st.integers(1, 10), st.integers(1, 5))
 def test_label_consistency_is_a_share(seed: int, size: int, k: int, classes: int) -> None:
@@ -207,22 +179,6 @@ def test_similarities_are_cosines_of_the_neighbours(
     assert torch.allclose(similarities.double(), (unit @ unit.T).gather(1, indices), atol=1e-5)
     if include_self:
         assert torch.allclose(similarities[:, 0], torch.ones(size))
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("chunk", [None, 3])
-def test_nearest_to_other_queries_equals_brute_force(backend: Backend, chunk: int | None) -> None:
-    if backend == "faiss":
-        pytest.importorskip("faiss")
-    queries, features = random_features(1, 10, 4), random_features(2, 25, 4)
-    indices, similarities = nearest(queries, features, 7, backend=backend, chunk=chunk)
-    cosines = torch.nn.functional.cosine_similarity(queries[:, None], features[None], dim=2)
-    expected = cosines.topk(7, dim=1)
-    assert torch.equal(indices, expected.indices) and torch.allclose(similarities, expected.values, atol=1e-6)
-    assert nearest(queries, features, 99).indices.shape == (10, 25)
-    assert nearest(queries[:0], features, 3, backend=backend).indices.shape == (0, 3)
-    itself = nearest(features, features, 1)
-    assert itself.indices.flatten().tolist() == list(range(25))
 
 
 @PROPERTY
@@ -278,41 +234,6 @@ def test_default_blocks_fit_their_memory() -> None:
         block = 4 * points * neighbours._queries_that_fit(base)
         assert 4 * points <= block <= max(2**25, 4 * points * dim / 8)
     assert neighbours._queries_that_fit(torch.empty(100, 8)) == 1024
-
-
-def test_label_votes_by_hand() -> None:
-    near = torch.tensor([[1, 2, 3], [0, 2, 2]])
-    labels = torch.tensor([2, 0, 0, 1])
-    found = label_votes(near, labels, 3)
-    assert found.dtype == torch.float32 and found.flatten().tolist() == pytest.approx([2 / 3, 1 / 3, 0, 2 / 3, 0, 1 / 3])
-    weights = torch.tensor([[1.0, 1.0, 2.0], [0.0, 0.0, 0.0]])
-    assert label_votes(near, labels, 3, weights).tolist() == [[0.5, 0.5, 0], [0, 0, 0]]
-    assert label_votes(near[:0], labels, 3).shape == (0, 3)
-    with pytest.raises(ValueError, match="at least one"):
-        label_votes(near[:, :0], labels, 3)
-    with pytest.raises(ValueError, match="weights of shape"):
-        label_votes(near, labels, 3, weights[:, :2])
-
-
-@PROPERTY
-@given(SEEDS, st.integers(2, 30), st.integers(1, 6), st.integers(1, 4))
-def test_votes_for_the_own_label_are_the_label_consistency(seed: int, size: int, k: int, classes: int) -> None:
-    labels = torch.randint(classes, (size,), generator=torch.Generator().manual_seed(seed))
-    near = knn(random_features(seed, size, 3), k)
-    votes = label_votes(near, labels, classes)
-    assert torch.allclose(votes.sum(1), torch.ones(size))
-    assert torch.allclose(votes.gather(1, labels[:, None]).squeeze(1), local_label_consistency(near, labels))
-
-
-@pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_neighbours_on_a_gpu_are_those_on_the_cpu() -> None:
-    features = random_features(7, 3000, 24)
-    here, there = (knn_similarities(f, 20, backend="torch") for f in (features, features.cuda()))
-    assert torch.allclose(here.similarities, there.similarities.cpu(), atol=1e-6)
-    assert (here.indices == there.indices.cpu()).double().mean() > 0.999
-    votes = label_votes(there.indices, (torch.arange(3000) % 5).cuda(), 5)
-    assert torch.allclose(votes.cpu(), label_votes(there.indices.cpu(), torch.arange(3000) % 5, 5))
 
 
 def test_check_finite() -> None:
@@ -415,3 +336,34 @@ def test_group_accuracies_average_to_the_accuracy(seed: int, size: int, n_groups
     per_group = group_accuracy(predictions == labels, groups, n_groups)
     share = torch.bincount(groups, minlength=n_groups) / size
     assert (per_group.nan_to_num(0.0) * share).sum().item() == pytest.approx(accuracy(predictions, labels), abs=1e-6)
+
+
+def test_neighbours_errors() -> None:
+    features = random_features(0, 5, 2)
+    with pytest.raises(ValueError, match="shape"):
+        knn(torch.zeros(5), 2)
+    with pytest.raises(ValueError, match="shape"):
+        knn(torch.zeros(0, 3), 2)
+    with pytest.raises(ValueError, match="at least 1"):
+        knn(features, 0)
+    with pytest.raises(ValueError, match="backend"):
+        knn(features, 2, backend="annoy")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="at least 1"):
+        knn(features, 2, chunk=0)
+    for bad in (math.nan, math.inf, 1e30):  # the length of the last is infinite in float32
+        with pytest.raises(ValueError, match="not finite"):
+            knn(torch.tensor([[1.0, bad], [0.0, 1.0]]), 1)
+    assert knn(features[:1], 4).tolist() == [[0]]
+    alone = knn(features[:1], 4, include_self=False)
+    assert alone.shape == (1, 0)
+    with pytest.raises(ValueError, match="at least one neighbour"):
+        local_label_consistency(alone, torch.tensor([0]))
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_neighbours_on_a_gpu_are_those_on_the_cpu() -> None:
+    features = random_features(7, 3000, 24)
+    here, there = (knn_similarities(f, 20, backend="torch") for f in (features, features.cuda()))
+    assert torch.allclose(here.similarities, there.similarities.cpu(), atol=1e-6)
+    assert (here.indices == there.indices.cpu()).double().mean() > 0.999

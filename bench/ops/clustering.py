@@ -1,4 +1,4 @@
-"""Grouping points by their features: k-means, the SCAN loss, connected components and label propagation on a graph."""
+"""Grouping points by their features: k-means, the SCAN loss and label propagation on a graph."""
 
 from __future__ import annotations
 
@@ -182,44 +182,6 @@ def propagate_labels(
         direction = residual + torch.where(active, after / squares, 0.0) * direction
         squares = after
     return solution.clamp_min(0.0)
-
-
-def largest_components(neighbours: Tensor, labels: Tensor, num_classes: int, *, mutual: bool = False) -> Tensor:
-    """Membership in the largest connected component of one's class; bool [N].
-
-    neighbours: int64 [N, k]. An edge joins i and j of equal label when either is a neighbour of the other or, if mutual,
-    when both are. labels: int64 [N]; a label outside 0..num_classes-1 (-1, say) leaves the point out. Of equally large
-    components the one with the smallest index counts. Asks the device once a round (O(log N) rounds on most graphs): not
-    for a step. Time O(rounds N k), memory some 30 N k bytes. ValueError: shapes that do not match.
-    Source: TopoFilter (Wu et al., NeurIPS 2020; either); NGC (Wu et al., ICCV 2021; mutual).
-    """
-    if neighbours.dim() != 2 or labels.shape != neighbours.shape[:1]:
-        raise ValueError(f"expected [N, k] and [N], got {tuple(neighbours.shape)} and {tuple(labels.shape)}")
-    n, k = neighbours.shape
-    part = (labels >= 0) & (labels < num_classes)
-    one = torch.arange(n, device=labels.device)
-    row, column = one.repeat_interleave(k), neighbours.flatten()
-    joined = (labels[row] == labels[column]) & part[row]
-    if mutual:
-        joined &= torch.isin(row * n + column, column * n + row)
-    row, column = row[joined], column[joined]
-    component = one
-    while True:  # points, and those that they are numbered by, take the smallest number in reach, then that point's number
-        lower = component
-        for one_end, other in ((row, column), (column, row)):
-            reached = component[other]
-            lower = lower.scatter_reduce(0, one_end, reached, "amin")
-            lower = lower.scatter_reduce(0, component[one_end], reached, "amin")
-        lower = lower[lower]
-        if torch.equal(lower, component):
-            break
-        component = lower
-    size = torch.bincount(component, minlength=n)
-    own_class = torch.where(part, labels, num_classes)
-    largest = torch.zeros(num_classes + 1, dtype=torch.int64, device=labels.device)
-    rank = size[component] * n + (n - 1 - component)  # larger first, then the smaller index
-    largest = largest.scatter_reduce(0, own_class, rank, "amax")
-    return part & (rank == largest[own_class])
 
 
 def _assign(x: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:

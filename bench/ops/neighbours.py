@@ -62,26 +62,6 @@ def knn_similarities(
     return Neighbours(indices, similarities)
 
 
-def nearest(
-    queries: Tensor, features: Tensor, k: int, *, backend: Backend = "auto", chunk: int | None = None
-) -> Neighbours:
-    """The k rows of features [N, d] most similar to each of queries [M, d]: another set, such as test images.
-
-    A query that is itself among the features counts like any other row. k is cut to N; no queries give no rows. Arguments,
-    memory and errors as for knn, with M x N for N x N; ValueError also where the widths differ.
-    """
-    _check(features, k, chunk)
-    if queries.dim() != 2 or queries.shape[1] != features.shape[1]:
-        raise ValueError(f"expected queries of shape [M, {features.shape[1]}], got {tuple(queries.shape)}")
-    base = _unit_rows(features)
-    count = min(k, base.shape[0])
-    indices = torch.empty(queries.shape[0], count, dtype=torch.int64, device=base.device)
-    similarities = torch.empty(indices.shape, dtype=torch.float32, device=base.device)
-    for rows, values, found in _search_all(_unit_rows(queries), base, count, backend, chunk):
-        indices[rows], similarities[rows] = found, values
-    return Neighbours(indices, similarities)
-
-
 def local_label_consistency(neighbours: Tensor, labels: Tensor) -> Tensor:
     """Share of a point's neighbours that carry its own label; float32 [N] in [0, 1].
 
@@ -97,27 +77,6 @@ def local_label_consistency(neighbours: Tensor, labels: Tensor) -> Tensor:
         for near, own in zip(neighbours.split(rows), labels.split(rows), strict=True)
     ]
     return torch.cat(agreeing).float() / k
-
-
-def label_votes(neighbours: Tensor, labels: Tensor, num_classes: int, weights: Tensor | None = None) -> Tensor:
-    """Share of each class among the labels of a point's neighbours; float32 [M, C], rows summing to 1.
-
-    neighbours: int64 [M, k >= 1], rows of labels. labels: int64 [N] in 0..C-1. weights: float [M, k] >= 0, such as
-    exp(similarity / T); None counts all alike. A row whose weights are all zero gives zeros. O(M k + M C). ValueError:
-    k = 0, or weights of another shape. Source: the kNN votes of MOIT (Ortego et al., CVPR 2021) and RRL (Li et al.,
-    ICCV 2021).
-    """
-    if neighbours.shape[1] < 1:
-        raise ValueError("a vote needs at least one neighbour per point")
-    if weights is not None and weights.shape != neighbours.shape:
-        raise ValueError(f"expected weights of shape {tuple(neighbours.shape)}, got {tuple(weights.shape)}")
-    votes = torch.zeros(neighbours.shape[0], num_classes, device=labels.device)
-    block = max(1, 4_000_000 // neighbours.shape[1])
-    for start in range(0, neighbours.shape[0], block):
-        rows = slice(start, start + block)
-        weight = torch.ones(neighbours[rows].shape, device=labels.device) if weights is None else weights[rows].float()
-        votes[rows].scatter_add_(1, labels[neighbours[rows]], weight)
-    return votes / votes.sum(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
 
 
 def top_columns(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
