@@ -14,6 +14,7 @@ import resident_trees as resident
 from bench.cell import canonical_json
 from bench.data import DataError, Dataset, Loaded, Split, datasets
 from bench.data import cifar_n as human
+from bench.data.digit_twins import TintedDigits, WebDigits
 from bench.data.digits import Digits, SpuriousDigits
 from bench.data.files import FileImages
 from bench.fields import FieldError
@@ -28,6 +29,8 @@ def _imagenet(root: Path) -> Dataset:
 BUILDERS: dict[str, Callable[[Path], Dataset]] = {
     "digits": lambda root: Digits(),
     "spurious-digits": lambda root: SpuriousDigits(copies=1),
+    "tinted-digits": lambda root: TintedDigits(),
+    "web-digits": lambda root: WebDigits(),
     "cifar10": lambda root: resident.cifar10(root)(),
     "cifar100": lambda root: resident.cifar100(root)(),
     "cifar10n-aggre": lambda root: resident.cifar10n(root, human.Cifar10nAggre)(),
