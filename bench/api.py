@@ -56,13 +56,22 @@ class RunReport:
         return 0 if set(self.counts) <= {"done", "skipped"} else 1
 
 
-def read_plan(suite: str | Path, overrides: Overrides | None = None, data: str | Path | None = None) -> Plan:
-    """The plan of a suite file; `data` is the data folder. Raises `bench.yaml_source.SuiteError`."""
+def read_plan(
+    suite: str | Path, overrides: Overrides | None = None, data: str | Path | None = None, results: str | Path = RESULTS
+) -> Plan:
+    """The plan of a suite file; `data` is the data folder, `results` holds the records that a search goes by.
+
+    Raises `bench.yaml_source.SuiteError`, and `EnvironmentProblem` where the packages of a searcher are missing.
+    """
     from bench.plan import make_plan
     from bench.suite import load_suite
+    from bench.tune.searchers import SearcherMissing
 
     parsed, source = load_suite(Path(suite))
-    return make_plan(parsed, source, overrides, Path(data) if data else None)
+    try:
+        return make_plan(parsed, source, overrides, Path(data) if data else None, Path(results).resolve() / parsed.name)
+    except SearcherMissing as error:
+        raise EnvironmentProblem(str(error)) from error
 
 
 def run(
@@ -93,28 +102,43 @@ def run(
 
     say = say or (lambda line: None)
     overrides = Overrides(only or {}, set or {}, seed_list(seeds))
-    plan = read_plan(suite, overrides, data)
+    plan = read_plan(suite, overrides, data, results)
     root = Path(results).resolve()
     folder = root / plan.suite.name
     _writable(folder)
     _device_present(plan.suite, executor)
-    entries = [entry.shown() for entry in plan.entries]
-    before = scan(entries, folder)
-    todo = _to_run(plan, before, force=force, retry_failed=retry_failed)
-    adopted = frozenset() if force else _adopt(todo, root, folder, ("done",) if retry_failed else ("done", "diverged"))
-    todo = [entry for entry in todo if entry.id not in adopted]
-    _say_plan(plan, before, len(todo), len(adopted), say)
-
-    report = RunReport(plan.suite.name, folder, plan, before)
-    if todo:
-        shared = cache_root(root, cache).resolve()
-        _execute(plan, todo, folder, data, shared, executor, address, tracking, force or retry_failed, report, say, interactive)
-    report.scan = scan(entries, folder) if todo or adopted else before
+    shared = cache_root(root, cache).resolve()
+    report: RunReport | None = None
+    fresh = False
+    while True:  # once, but for a search: what it tries next depends on what it found
+        entries = [entry.shown() for entry in plan.entries]
+        before = scan(entries, folder)
+        report = report or RunReport(plan.suite.name, folder, plan, before)
+        seen = frozenset(entry.id for entry in report.plan.entries if report.plan is not plan)
+        todo = [entry for entry in _to_run(plan, before, force=force, retry_failed=retry_failed) if entry.id not in seen]
+        adopted = frozenset() if force else _adopt(todo, root, folder, ("done",) if retry_failed else ("done", "diverged"))
+        todo = [entry for entry in todo if entry.id not in adopted]
+        _say_plan(plan, before, len(todo), len(adopted), say)
+        _write_search(plan, folder)
+        report.plan = plan
+        if todo:
+            _execute(plan, todo, folder, data, shared, executor, address, tracking, force or retry_failed, report, say, interactive)
+        fresh = fresh or bool(todo or adopted)
+        report.scan = scan(entries, folder) if todo or adopted else before
+        if plan.search is None or report.interrupted:
+            break
+        further = read_plan(suite, overrides, data, results)
+        if {entry.id for entry in further.entries} <= {entry.id for entry in plan.entries}:
+            break
+        plan = further
     # The manifest and the table describe the whole suite, however little of it this call ran.
-    whole = plan if not overrides.only else read_plan(suite, Overrides({}, overrides.set, overrides.seeds), data)
+    whole = plan
+    if overrides.only or plan.search is not None:
+        whole = read_plan(suite, Overrides({}, overrides.set, overrides.seeds), data, results)
+    _write_search(whole, folder)
     suffix = f"-{overrides.digest()}" if overrides.digest() else ""
     try:
-        _write_reports(whole, folder, suffix, report, fresh=bool(todo or adopted))
+        _write_reports(whole, folder, suffix, report, fresh=fresh)
     except OSError as error:
         raise EnvironmentProblem(f"cannot write the tables: {error}; records are safe, run the suite again") from error
     return report
@@ -184,7 +208,7 @@ def current_manifest(parsed: Suite, source: Source, folder: Path) -> dict[str, A
     manifest = read_manifest(folder / MANIFEST)
     if manifest and manifest.get("schema") == PLAN_SCHEMA and manifest.get("sources") == source.relative_files():
         return manifest
-    return make_plan(parsed, source).manifest()
+    return make_plan(parsed, source, folder=folder).manifest()
 
 
 def read_manifest(path: Path) -> dict[str, Any] | None:
@@ -268,7 +292,7 @@ def _execute(
             raise
         raise EnvironmentProblem("Ray is not installed: install it, or use --executor inline") from error
     finally:
-        report.ran = listener.finished_count
+        report.ran += listener.finished_count
         report.warnings += listener.warnings
         if mirror is not None:
             report.warnings += [mirror.warning] if mirror.warning else []
@@ -298,6 +322,7 @@ def _job(
         threads=max(1, int(resources.cpu)),
         noise_files=tuple(sorted(entry.noise_files.items())),
         cache=str(cache),
+        watch=plan.suite.watched(),
     )
     return Job(entry.cell, options, entry.label(), str(folder), cpus=resources.cpu, gpus=resources.gpu, replace=replace)
 
@@ -372,6 +397,18 @@ def manifest_text(manifest: Mapping[str, Any]) -> str:
     return json.dumps(head)[:-1] + ', "entries": [\n' + lines + "\n]}\n"
 
 
+def _write_search(plan: Plan, folder: Path) -> None:
+    """Keep what a search proposed before it is run, so that an interrupted one goes on with the same proposals."""
+    if plan.search is not None:
+        from bench.tune.plan import search_file
+        from bench.tune.report import search_json
+
+        try:
+            _write_if_changed(folder / search_file(plan.overrides.digest()), search_json(plan.search))
+        except OSError as error:
+            raise EnvironmentProblem(f"cannot write to {folder}: {error.strerror}") from error
+
+
 def _write_reports(whole: Plan, folder: Path, suffix: str, report: RunReport, fresh: bool) -> None:
     from bench.plan import scan
     from bench.report import render, render_suite, table_data
@@ -397,6 +434,12 @@ def _write_reports(whole: Plan, folder: Path, suffix: str, report: RunReport, fr
         report.files += accuracy_curves(records, manifest, figure)
     else:
         report.files.append(figure.with_suffix(".png"))
+    if whole.search is not None:
+        from bench.tune.plan import search_file
+        from bench.tune.report import search_text
+
+        report.text += "\n" + search_text(whole.search) + "\n"
+        report.files.append(folder / search_file(whole.overrides.digest()))
 
 
 def _write_if_changed(path: Path, text: str) -> None:

@@ -29,7 +29,7 @@ def plan_json(suite: str, overrides: Overrides, results: Path, data: str | None 
     """Every cell with its state, resolved values and their origins."""
     from bench.plan import scan
 
-    plan = read_plan(suite, overrides, data)
+    plan = read_plan(suite, overrides, data, results)
     found = scan([entry.shown() for entry in plan.entries], results.resolve() / plan.suite.name)
     cells = [
         {**entry.shown(), "state": found.states[entry.id], "cell": entry.cell, "origins": entry.origins, "code": code}
@@ -110,9 +110,10 @@ def status_json(suite: str, results: Path) -> dict[str, Any]:
     parsed, source = load_suite(Path(suite))
     folder = results.resolve() / parsed.name
     manifest = current_manifest(parsed, source, folder)
-    found = scan(manifest["entries"], folder)
+    entries = [*manifest.get("trials", []), *manifest["entries"]]
+    found = scan(entries, folder)
     open_cells = []
-    for entry in manifest["entries"]:
+    for entry in entries:
         state = found.states[entry["id"]]
         if state != "done":
             record = found.records.get(entry["id"])

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 #: source of the `fixed` recipes for the embedded data sets
 TUNED = "tuned here: best of four variants on validation data, suites/tuning/tuning-{}.yaml"
+#: data sets for which the settings tuned on digits stand: the digits, and what is made of them with as many images
+DIGITS = ("digits", "tinted-digits", "web-digits")
 
 _WHEN = ("dataset", "noise", "rate", "model")
 

@@ -7,27 +7,42 @@ carries a checksum of its own content; the loader refuses a file whose content d
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
+import multiprocessing
 import os
+import re
 import tempfile
-from collections.abc import Iterable, Mapping
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from bench.cell import canonical_json, cell_id
+from bench.cell import _DOMAIN, AXES, canonical_json, cell_id
 
 SCHEMA = 1
 STATUSES = ("done", "failed", "diverged", "skipped")
 _KEYS = ("schema", "id", "suite", "cell", "status", "reason", "metrics", "curve", "provenance", "warnings")
 _NAME_LENGTH = len("0123456789abcdef.json")
+#: what only figures of single cells need, by far the largest part of a record
+BULK = ("curve", "detail", "watched")
+_BULKY = tuple(f'"{key}": ' for key in BULK)
+#: lines that are each record's own; the others repeat
+_OWN = tuple(f'"{key}": ' for key in ("id", "metrics", "cost", "provenance", "checksum"))
+_NUMBERS = re.compile(r"(\[[][0-9.,eEnul +-]{40,}\])")
+#: so many records are read by several processes, in chunks
+_MANY, _CHUNK = 4000, 500
+_PLACE = re.compile(r'"@(\d+)@"')
 
 
 class RecordError(Exception):
     """A record file that cannot be trusted; the message names the file, the fault and the way out."""
 
     def __init__(self, path: Path, fault: str) -> None:
-        self.path = path
+        self.path, self.fault = path, fault
         super().__init__(
             f"corrupt record {path}: {fault}. Restore the file from version control or a backup, or delete it and "
             "run the suite again: only this cell will be run (`bench run --force` replaces it)."
@@ -115,6 +130,137 @@ def load_record(path: Path) -> dict[str, Any]:
     if identity != record["id"]:
         raise RecordError(path, f"its cell hashes to {identity}")
     return record
+
+
+def load_summary(path: str | Path) -> dict[str, Any]:
+    """One record without what figures of single cells need (`BULK` is None, the noise has no matrix), and without the checksum;
+    checked as `load_record` checks it, and several times as fast.
+
+    The layout of `dumps` allows it: one line for each key, so that lines which many records share are read once, and the
+    checksum is taken of their text, put into canonical order, without printing every number again. Text that has the checksum is
+    the canonical text. A file that this shortcut does not understand or trust goes to `load_record`, so a record is refused by
+    the same rules and with the same messages. Values may be shared between summaries: do not change them.
+    """
+    try:
+        with open(path, "rb") as file:
+            record, canonical, identity = _read_lines(file.read())
+        sound = (
+            hashlib.sha256(canonical.encode()).hexdigest() == record.pop("checksum")
+            and record["schema"] == SCHEMA
+            and record["status"] in STATUSES
+            and record["id"] == os.path.basename(path)[: -len(".json")] == identity
+            and all(key in record for key in _KEYS)
+        )
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        sound = False
+    return record if sound else _summary(load_record(Path(path)))
+
+
+def load_summaries(paths: Sequence[Path]) -> Iterator[tuple[Path, dict[str, Any] | None, str]]:
+    """`load_summary` of each path in turn; for a corrupt record None and its fault. Many are read by as many processes as there
+    are cores, at most four; in a process with threads, or where processes cannot fork, by this one."""
+    workers = min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
+    if len(paths) < _MANY or workers == 1 or threading.active_count() > 1:
+        for path in paths:
+            yield path, *_read_one(path)
+        return
+    chunks = [paths[i : i + _CHUNK] for i in range(0, len(paths), _CHUNK)]
+    # Chunks are handed out a few at a time, so that results do not pile up before a slower reader.
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("fork")) as pool:
+        waiting = deque(pool.submit(_read_chunk, chunk) for chunk in chunks[: 3 * workers])
+        for number, chunk in enumerate(chunks):
+            found = waiting.popleft().result()
+            if number + 3 * workers < len(chunks):
+                waiting.append(pool.submit(_read_chunk, chunks[number + 3 * workers]))
+            for path, (record, fault) in zip(chunk, found, strict=True):
+                yield path, record, fault
+
+
+def _read_chunk(paths: Sequence[Path]) -> list[tuple[dict[str, Any] | None, str]]:
+    return [_read_one(path) for path in paths]
+
+
+def _read_one(path: Path) -> tuple[dict[str, Any] | None, str]:
+    try:
+        return load_summary(path), ""
+    except RecordError as error:
+        return None, error.fault
+
+
+def _summary(record: dict[str, Any]) -> dict[str, Any]:
+    left = {key: None if key in BULK else value for key, value in record.items() if key != "checksum"}
+    noise = left.get("noise")
+    if isinstance(noise, dict):
+        left["noise"] = {key: value for key, value in noise.items() if key != "matrix"}
+    return left
+
+
+def _read_lines(raw: bytes) -> tuple[dict[str, Any], str, str]:
+    """Summary with the checksum, canonical text without it, and the identity of the cell. Raises for another layout."""
+    text = raw.decode("ascii")
+    if not text.startswith("{\n") or not text.endswith("\n}\n"):
+        raise ValueError("not laid out as we write records")
+    record: dict[str, Any] = {}
+    texts: dict[str, str] = {}
+    identity = ""
+    lines = text[2:-3].split(",\n")
+    for line in lines:
+        if line.startswith('"cell": '):
+            key, (record["cell"], texts["cell"], identity) = "cell", _cell_part(line)
+        else:
+            read = _bulky_part if line.startswith(_BULKY) else _part if line.startswith(_OWN) else _shared_part
+            key, record[key], texts[key] = read(line)
+    if len(record) < len(lines):
+        raise ValueError("a key twice")
+    return record, "{" + ",".join([f'"{key}":{texts[key]}' for key in sorted(texts) if key != "checksum"]) + "}", identity
+
+
+def _part(line: str) -> tuple[str, Any, str]:
+    """Key, value and canonical text of one line; the value is what the text says."""
+    key, _, text = line.partition('": ')
+    key = key[1:]
+    if not key.isidentifier():
+        raise ValueError("not a key of ours")
+    if text[0] not in "{[":
+        return key, json.loads(text), text
+    if text[:2] == '{"' and "{" not in text[1:] and "[" not in text.replace("[]", "") and "\\" not in text:
+        members = [member.replace('": ', '":', 1) for member in text[2:-1].split(', "')]  # flat: they need only be sorted
+        if "" not in members:  # else a string ends in a comma and a space
+            text = '{"' + ',"'.join(sorted(members)) + "}"
+            return key, json.loads(text), text
+    value = json.loads(text)
+    return key, _summary({key: value})[key], canonical_json(value)
+
+
+_shared_part = functools.lru_cache(maxsize=4096)(_part)
+
+
+def _cell_part(line: str) -> tuple[dict[str, Any], str, str]:
+    """The cell, its canonical text and identity. Seeds share everything but the seed, which `dumps` of a plan writes last."""
+    front, _, seed = line.partition(', "seed": ')
+    cell, before, after = _cell_without_seed(front)
+    text = before + seed[:-1] + after
+    return {**cell, "seed": int(seed[:-1])}, text, hashlib.sha256((_DOMAIN + text).encode()).hexdigest()[:16]
+
+
+@functools.lru_cache(maxsize=4096)
+def _cell_without_seed(front: str) -> tuple[dict[str, Any], str, str]:
+    cell = json.loads("{" + front + "}}")["cell"]
+    if set(cell) != {*AXES} - {"seed"}:
+        raise ValueError("not a cell")
+    before, after = ({key: cell[key] for key in sorted(cell) if (key < "seed") == first} for first in (True, False))
+    return cell, canonical_json(before)[:-1] + ',"seed":', "," + canonical_json(after)[1:]
+
+
+def _bulky_part(line: str) -> tuple[str, None, str]:
+    """Key, None, and canonical text: long lists of numbers wait in `lists` while the rest is put into canonical order."""
+    pieces = _NUMBERS.split(line)
+    lists = [text.replace(" ", "") for text in pieces[1::2]]
+    short = pieces[0] + "".join([f'"@{i}@"{text}' for i, text in enumerate(pieces[2::2])])
+    ((key, value),) = json.loads("{" + short + "}").items()
+    pieces = _PLACE.split(canonical_json(value))
+    pieces[1::2] = [lists[int(number)] for number in pieces[1::2]]
+    return key, None, "".join(pieces)
 
 
 def record_files(folder: Path) -> list[Path]:

@@ -8,7 +8,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from bench.fields import nearest
+from bench.kinds import check as check_kind
 from bench.report.spec import TableSpec
+from bench.watch import Watch
+from bench.watch import parse as parse_watch
 from bench.yaml_source import Path_, Problem, Source, SuiteError, read
 
 #: cell fields that `where`, `exclude` and `--only` can match on
@@ -31,6 +34,10 @@ def seed_list(value: Any) -> Any:
 
 def _method(value: Any) -> Any:
     return {"method": value} if isinstance(value, str) else value
+
+
+def _mapping(value: Any) -> Any:
+    return {} if value is None else value
 
 
 def _named(value: Any) -> Any:
@@ -100,6 +107,8 @@ class Grid(_Strict):
 class Suite(_Strict):
     """A parsed suite. Names and values of methods, data sets, noises and fields are checked by the plan."""
 
+    #: ablation and sensitivity add rows made of `base`; tune searches settings. Which keys each has: `bench.kinds`
+    kind: Literal["grid", "ablation", "sensitivity", "tune"] = "grid"
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     title: str = ""
     description: str = ""
@@ -119,6 +128,26 @@ class Suite(_Strict):
     forbid_needs: list[str] = []
     resources: Resources = Resources()
     table: dict[str, Any] = {}
+    #: kinds of figure with their options, see `bench.report.plots`
+    figures: Any = None
+    base: Row | None = None
+    variants: dict[str, Annotated[dict[str, Any], BeforeValidator(_mapping)]] = {}
+    axes: dict[str, Annotated[list[Any], BeforeValidator(_as_list)]] = {}
+    each: bool = False
+    search: dict[str, dict[str, dict[str, Any]]] = {}
+    #: distinct settings that are tried of every method
+    budget: Annotated[int, Field(ge=1, le=10_000, strict=True)] = 1
+    searcher: Literal["random", "bayesian"] = "random"
+    search_seed: Annotated[int, Field(ge=0, strict=True)] = 0
+    #: settings that a Bayesian search proposes at once; its proposals depend on this and not on which trial ends first
+    batch: Annotated[int, Field(ge=1, strict=True)] = 4
+    tune_seeds: Seeds = [1000]
+    #: what chooses: validation accuracy after the last epoch, averaged over the last k, or at the selected epoch
+    select: Literal["val_acc_last", "val_acc_last_k", "val_acc_selected"] = "val_acc_last"
+    #: one setting per data set (the mean over its noises decides), or one per data set and noise
+    per: Literal["dataset", "cell"] = "dataset"
+    #: quantities that records are to show, see `bench.watch`
+    watch: Any = None
 
     def blocks(self) -> list[Grid]:
         """The grids with the suite's own axes filled in; one block of those axes when there are no grids."""
@@ -128,6 +157,15 @@ class Suite(_Strict):
             axes = {axis: getattr(self, axis) if value is None else value for axis, value in own.items()}
             blocks.append(Grid.model_construct(**axes, training=grid.training))
         return blocks
+
+    def kind_facts(self) -> dict[str, Any]:
+        """What plan.json says about the kind of the suite; nothing for a grid."""
+        from bench.kinds import facts
+
+        return facts(self)
+
+    def watched(self) -> Watch:
+        return parse_watch(self.watch)[0]
 
     def table_spec(self) -> TableSpec:
         return TableSpec.from_dict({"title": self.title, **self.table} if self.title else self.table)
@@ -154,10 +192,13 @@ def load_suite(path: Path) -> tuple[Suite, Source]:
         if key not in MATCH_KEYS
     ]
     for i, grid in enumerate(suite.blocks()):
-        for axis in ("datasets", "noises", "methods"):
+        for axis in ("datasets", "noises", "methods") if suite.kind == "grid" else ("datasets", "noises"):
             if not getattr(grid, axis):
                 where: Path_ = ("grids", i) if suite.grids else ()
                 problems.append(source.problem(where, f"the grid is empty: it has no {axis}", f"add `{axis}: [...]`"))
+    problems += [source.problem(("watch", *path), message, hint) for path, message, hint in parse_watch(suite.watch)[1]]
+    problems += check_kind(suite, source)
+    problems += _figure_problems(suite, source)
     try:
         suite.table_spec()
     except ValueError as error:
@@ -166,6 +207,19 @@ def load_suite(path: Path) -> tuple[Suite, Source]:
     if problems:
         raise SuiteError(problems)
     return suite, source
+
+
+def _figure_problems(suite: Suite, source: Source) -> list[Problem]:
+    if suite.figures is None:
+        return []
+    from bench.report.plots.spec import validate
+    from bench.report.spec import SpecError
+
+    try:
+        validate(suite.figures)
+    except SpecError as error:
+        return [source.problem(error.path, error.message)]
+    return []
 
 
 def _problems(error: ValidationError, source: Source) -> list[Problem]:
@@ -193,7 +247,8 @@ def _problems(error: ValidationError, source: Source) -> list[Problem]:
 
 
 _NESTED: dict[Any, type[BaseModel]] = {
-    "grids": Grid, "methods": MethodEntry, "where": Rule, "exclude": Exclude, "resources": Resources,
+    "grids": Grid, "methods": MethodEntry, "base": MethodEntry, "where": Rule, "exclude": Exclude,
+    "resources": Resources,
 }  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bench.method import TUNED, Recipe
+from bench.method import DIGITS, TUNED, Recipe
 from bench.ops.transitions import backward_correction, inverse_transition
 from methods.forward import RECIPES, Forward
 
@@ -25,7 +25,7 @@ class Backward(Forward):
     title = "Backward"
     recipes = (
         *RECIPES,
-        Recipe("fixed", TUNED.format("digits"), {"estimate_epochs": 20, "shrinkage": 0.5}, {"dataset": "digits"}),
+        Recipe("fixed", TUNED.format("digits"), {"estimate_epochs": 20, "shrinkage": 0.5}, {"dataset": DIGITS}),
         Recipe("fixed", TUNED.format("spurious-digits"),
                {"estimate_epochs": 10, "shrinkage": 0.5}, {"dataset": "spurious-digits"}),
     )  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from torch import Tensor
 
 from bench.fields import Range
-from bench.method import TUNED, LossMethod, Recipe
+from bench.method import DIGITS, TUNED, LossMethod, Recipe
 from bench.ops.losses import bootstrap_hard, bootstrap_soft
 
 _CIFAR = {"training.lr": 0.1, "training.batch_size": 128, "training.schedule": "multistep"}
@@ -35,7 +35,7 @@ class Bootstrap(LossMethod):
     recipes = (
         Recipe("paper", _ARAZO, {**_CIFAR, "form": "hard", "training.epochs": 300, "training.milestones": (100, 250),
                                  "training.weight_decay": 1e-4}, {"dataset": ("cifar10", "cifar100")}),
-        Recipe("fixed", TUNED.format("digits"), {"form": "hard", "beta": 0.6}, {"dataset": "digits"}),
+        Recipe("fixed", TUNED.format("digits"), {"form": "hard", "beta": 0.6}, {"dataset": DIGITS}),
         Recipe("fixed", TUNED.format("spurious-digits"), {"form": "hard", "beta": 0.6}, {"dataset": "spurious-digits"}),
     )  # fmt: skip
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bench.fields import Range
-from bench.method import TUNED, Recipe, StepMethod
+from bench.method import DIGITS, TUNED, Recipe, StepMethod
 from bench.ops.losses import cross_entropy
 from bench.ops.selection import keep_schedule, small_loss
 
@@ -40,7 +40,7 @@ class CoTeaching(StepMethod):
     recipes = (
         Recipe("paper", _CODE, {**_PLAN, "training.decay_from": 80}, {"dataset": "cifar10"}),
         Recipe("paper", _CODE, {**_PLAN, "training.decay_from": 100}, {"dataset": "cifar100"}),
-        Recipe("fixed", TUNED.format("digits"), {"ramp_epochs": 10}, {"dataset": "digits"}),
+        Recipe("fixed", TUNED.format("digits"), {"ramp_epochs": 10}, {"dataset": DIGITS}),
         Recipe("fixed", TUNED.format("spurious-digits"), {"ramp_epochs": 5}, {"dataset": "spurious-digits"}),
     )  # fmt: skip
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bench.fields import Range
-from bench.method import TUNED, Recipe, StepMethod
+from bench.method import DIGITS, TUNED, Recipe, StepMethod
 from bench.ops.losses import cross_entropy
 from bench.ops.pairs import disagreement, masked_mean, small_loss_among
 from bench.ops.selection import keep_schedule
@@ -45,7 +45,7 @@ class CoTeachingPlus(StepMethod):
     recipes = (
         Recipe("paper", _CODE, {**_PLAN, "warmup": 20}, {"dataset": "cifar10"}),
         Recipe("paper", _CODE, {**_PLAN, "warmup": 5}, {"dataset": "cifar100"}),
-        Recipe("fixed", TUNED.format("digits"), {"warmup": 10}, {"dataset": "digits"}),
+        Recipe("fixed", TUNED.format("digits"), {"warmup": 10}, {"dataset": DIGITS}),
         Recipe("fixed", TUNED.format("spurious-digits"), {"warmup": 20}, {"dataset": "spurious-digits"}),
     )  # fmt: skip
 

@@ -7,7 +7,7 @@ from typing import Annotated
 from torch import Tensor
 
 from bench.fields import Range
-from bench.method import TUNED, Recipe, StepMethod
+from bench.method import DIGITS, TUNED, Recipe, StepMethod
 from bench.ops.losses import cross_entropy
 from bench.ops.pairs import disagreement
 
@@ -40,7 +40,7 @@ class Decoupling(StepMethod):
     cost = "6 FE (2 networks)"
     recipes = (
         Recipe("paper", _BASELINE, _PLAN, {"dataset": ("cifar10", "cifar100")}),
-        Recipe("fixed", TUNED.format("digits"), {"floor": 0.1, "warmup": 0}, {"dataset": "digits"}),
+        Recipe("fixed", TUNED.format("digits"), {"floor": 0.1, "warmup": 0}, {"dataset": DIGITS}),
         Recipe("fixed", TUNED.format("spurious-digits"), {"floor": 0.0, "warmup": 0}, {"dataset": "spurious-digits"}),
     )  # fmt: skip
 

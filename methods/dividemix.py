@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bench.fields import Range
 from bench.learner import Learner
-from bench.method import TUNED, EpochMethod, Recipe
+from bench.method import DIGITS, TUNED, EpochMethod, Recipe
 from bench.ops.losses import cross_entropy, negative_entropy, uniform_prior_kl
 from bench.ops.mixing import linear_rampup, mixmatch_batch, semi_loss
 from bench.ops.mixtures import clean_posterior, min_max
@@ -41,6 +41,8 @@ class DivideMix(EpochMethod):
     averaging over the last epochs is the field `history` (released: 5 where the nominal rate is exactly 0.9); an empty
     labelled set gives a warm-up epoch for that network and an empty unlabelled set drops L_u (released: both crash).
     The trained network guesses in training mode, unlabelled images first, as released: its batch statistics feel the order.
+
+    To watch: `loss`, the scaled losses of the first network with their mixture; `clean_set`, by the mean of both posteriors.
     """
 
     slug = "dividemix"
@@ -61,7 +63,7 @@ class DivideMix(EpochMethod):
         _cell("cifar10", "asymmetric", 0.4, lambda_u=0),
         _cell("cifar100", "symmetric", 0.2, lambda_u=25),
         _cell("cifar100", "symmetric", 0.9, lambda_u=150, threshold=0.6, history=5),
-        Recipe("fixed", TUNED.format("digits"), {"lambda_u": 0.0, "warmup": 10}, {"dataset": "digits"}),
+        Recipe("fixed", TUNED.format("digits"), {"lambda_u": 0.0, "warmup": 10}, {"dataset": DIGITS}),
         Recipe("fixed", TUNED.format("spurious-digits"), {"lambda_u": 0.0, "warmup": 10}, {"dataset": "spurious-digits"}),
     )  # fmt: skip
 
@@ -90,7 +92,8 @@ class DivideMix(EpochMethod):
             return
         confidence_a = self.co_divide(self.a, self.losses_a)
         confidence_b = self.co_divide(self.b, self.losses_b)
-        self.confidence = (confidence_a + confidence_b) / 2
+        self.confidence = confidence = (confidence_a + confidence_b) / 2
+        self.task.observe("clean_set", members=lambda: confidence > self.threshold)
         self.train(self.a, self.b, confidence_b, epoch)  # each network learns from its peer's division
         self.train(self.b, self.a, confidence_a, epoch)
 
@@ -110,7 +113,8 @@ class DivideMix(EpochMethod):
         history.append(min_max(cross_entropy(logits, self.task.labels)))
         del history[: -self.history]
         losses = torch.stack(history).mean(dim=0)
-        posterior, _ = clean_posterior(losses, smaller_is_clean=True, max_iter=10, tol=1e-2, reg_covar=5e-4)
+        posterior, mixture = clean_posterior(losses, smaller_is_clean=True, max_iter=10, tol=1e-2, reg_covar=5e-4)
+        self.task.observe("loss", values=lambda: losses, mixture=lambda: mixture)
         return posterior
 
     def train(self, net: Learner, peer: Learner, confidence: Tensor, epoch: int) -> None:

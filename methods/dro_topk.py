@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from torch import Tensor
 
 from bench.fields import Range
-from bench.method import TUNED, LossMethod, Recipe
+from bench.method import DIGITS, TUNED, LossMethod, Recipe
 from bench.ops.groups import cvar
 from bench.ops.losses import cross_entropy
 from bench.ops.selection import top_k_mean
@@ -31,7 +31,7 @@ class DROTopK(LossMethod):
     code = "YyzHarry/SubpopBench @4d3dbbe"
     cost = "3 FE"
     recipes = (
-        Recipe("fixed", TUNED.format("digits"), {"tau": 0.7}, {"dataset": "digits"}),
+        Recipe("fixed", TUNED.format("digits"), {"tau": 0.7}, {"dataset": DIGITS}),
         Recipe("fixed", TUNED.format("spurious-digits"), {"tau": 0.7}, {"dataset": "spurious-digits"}),
     )
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bench.fields import Range
-from bench.method import TUNED, LossMethod, Recipe
+from bench.method import DIGITS, TUNED, LossMethod, Recipe
 from bench.ops.losses import cross_entropy, elr_regulariser
 
 _CIFAR = {"training.lr": 0.02, "training.weight_decay": 1e-3, "training.batch_size": 128}
@@ -44,7 +44,7 @@ class ELR(LossMethod):
         Recipe("paper", "paper (not re-read); ResNet-50 with ImageNet weights",
                {"lam": 3, "beta": 0.7, "training.lr": 1e-3, "training.weight_decay": 1e-3, "training.epochs": 10,
                 "training.schedule": "multistep", "training.milestones": (5,)}, {"dataset": "clothing1m"}),
-        Recipe("fixed", TUNED.format("digits"), {"lam": 7.0, "beta": 0.9}, {"dataset": "digits"}),
+        Recipe("fixed", TUNED.format("digits"), {"lam": 7.0, "beta": 0.9}, {"dataset": DIGITS}),
         Recipe("fixed", TUNED.format("spurious-digits"), {"lam": 3.0, "beta": 0.7}, {"dataset": "spurious-digits"}),
     )  # fmt: skip
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bench.fields import Range
 from bench.learner import Average, Learner
-from bench.method import TUNED, EpochMethod, Recipe
+from bench.method import DIGITS, TUNED, EpochMethod, Recipe
 from bench.ops.losses import elr_regulariser, soft_cross_entropy
 from bench.ops.mixing import beta_mix_coefficient, mix
 from bench.ops.targets import one_hot
@@ -34,7 +34,7 @@ class ELRPlus(EpochMethod):
     the released code's step for CIFAR-100: y' <- y' * q, normalised. Deviations: both networks see one draw of noise and one
     split (released: each its own). Prediction: softmax of the mean of both networks' logits, as released on one GPU (on two:
     the first network and the second's average). Scores for noise identification: mean of both memories at the given label
-    (ours, as for ELR).
+    (ours, as for ELR); to watch, as `confidence`.
     """
 
     slug = "elr-plus"
@@ -60,7 +60,7 @@ class ELRPlus(EpochMethod):
                 "training.batch_size": 32, "training.epochs": 100, "training.schedule": "multistep",
                 "training.milestones": (50,)}, {"dataset": "webvision50"}),
         Recipe("fixed", TUNED.format("digits"),
-               {"lam": 7.0, "beta": 0.9, "coef_steps": 700, "ema": 0.95, "ema_steps": 700}, {"dataset": "digits"}),
+               {"lam": 7.0, "beta": 0.9, "coef_steps": 700, "ema": 0.95, "ema_steps": 700}, {"dataset": DIGITS}),
         Recipe("fixed", TUNED.format("spurious-digits"),
                {"lam": 1.0, "beta": 0.7, "ema": 0.95, "ema_steps": 600}, {"dataset": "spurious-digits"}),
     )  # fmt: skip
@@ -83,6 +83,7 @@ class ELRPlus(EpochMethod):
     def epoch(self, epoch: int) -> None:
         self.train(self.a, self.average_a, self.average_b, self.memory_a)
         self.steps += self.train(self.b, self.average_b, self.average_a, self.memory_b)
+        self.task.observe("confidence", values=self.clean_scores)
 
     def train(self, net: Learner, average: Average, peer: Average, memory: Tensor) -> int:
         """One pass over the data; returns its number of steps."""

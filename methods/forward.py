@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bench.fields import FieldError, Range
-from bench.method import TUNED, LossMethod, Recipe
+from bench.method import DIGITS, TUNED, LossMethod, Recipe
 from bench.ops.transitions import anchor_transition, forward_correction
 
 CODE = "giorgiop/loss-correction @15a79de"
@@ -59,7 +59,7 @@ class Forward(LossMethod):
     level = "step"  # a loss, but also two stages
     recipes = (
         *RECIPES,
-        Recipe("fixed", TUNED.format("digits"), {"estimate_epochs": 20}, {"dataset": "digits"}),
+        Recipe("fixed", TUNED.format("digits"), {"estimate_epochs": 20}, {"dataset": DIGITS}),
         Recipe("fixed", TUNED.format("spurious-digits"), {"estimate_epochs": 15}, {"dataset": "spurious-digits"}),
     )
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bench.fields import Range
-from bench.method import TUNED, LossMethod, Recipe
+from bench.method import DIGITS, TUNED, LossMethod, Recipe
 from bench.ops.losses import gce, gce_truncated, truncated_gce_weights
 
 _CIFAR = {
@@ -45,7 +45,7 @@ class GCE(LossMethod):
                {**_CIFAR, "prune_from": 40, "training.weight_decay": 5e-4, "training.epochs": 100, "training.milestones": (60,)},
                {"dataset": tuple(f"cifar10n-{which}" for which in ("aggre", "random1", "random2", "random3", "worse"))}),
         Recipe("fixed", "paper: one q for every data set, noise and rate", {"q": 0.7, "k": 0.5}),
-        Recipe("fixed", TUNED.format("digits"), {"q": 0.7}, {"dataset": "digits"}),
+        Recipe("fixed", TUNED.format("digits"), {"q": 0.7}, {"dataset": DIGITS}),
         Recipe("fixed", TUNED.format("spurious-digits"), {"q": 0.9}, {"dataset": "spurious-digits"}),
     )  # fmt: skip
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bench.fields import Range
-from bench.method import TUNED, Recipe, StepMethod
+from bench.method import DIGITS, TUNED, Recipe, StepMethod
 from bench.ops.losses import cross_entropy
 from bench.ops.pairs import symmetric_kl
 from bench.ops.selection import keep_schedule, small_loss
@@ -50,7 +50,7 @@ class JoCoR(StepMethod):
                                     "training.weight_decay": 0.0, "training.batch_size": 64, "training.epochs": 15,
                                     "training.schedule": "multistep", "training.milestones": (5, 10), "training.gamma": 0.25},
                {"dataset": "clothing1m"}),
-        Recipe("fixed", TUNED.format("digits"), {"lam": 0.1}, {"dataset": "digits"}),
+        Recipe("fixed", TUNED.format("digits"), {"lam": 0.1}, {"dataset": DIGITS}),
         Recipe("fixed", TUNED.format("spurious-digits"), {"lam": 0.9}, {"dataset": "spurious-digits"}),
     )  # fmt: skip
 

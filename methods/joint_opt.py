@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bench.fields import FieldError, Range
-from bench.method import TUNED, EpochMethod, Recipe
+from bench.method import DIGITS, TUNED, EpochMethod, Recipe
 from bench.ops.losses import negative_entropy, soft_cross_entropy
 from bench.ops.targets import one_hot
 
@@ -56,7 +56,7 @@ class JointOpt(EpochMethod):
                 "training.lr": 8e-4, "training.weight_decay": 1e-3, "training.batch_size": 32, "training.schedule": "constant"},
                {"dataset": "clothing1m"}),
         Recipe("fixed", TUNED.format("digits"),
-               {"relabel_epochs": 38, "begin": 13, "retrain_lr": 0.05, "alpha": 0.8, "beta": 0.4}, {"dataset": "digits"}),
+               {"relabel_epochs": 38, "begin": 13, "retrain_lr": 0.05, "alpha": 0.8, "beta": 0.4}, {"dataset": DIGITS}),
         Recipe("fixed", TUNED.format("spurious-digits"),
                {"relabel_epochs": 19, "begin": 7, "window": 10, "retrain_lr": 0.05}, {"dataset": "spurious-digits"}),
     )  # fmt: skip

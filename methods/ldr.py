@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bench.fields import Range
-from bench.method import TUNED, LossMethod, Recipe
+from bench.method import DIGITS, TUNED, LossMethod, Recipe
 from bench.ops.ldr import adapted_lambda, aldr_kl, ldr_kl, normalised_scores
 
 
@@ -37,7 +37,7 @@ class LDR(LossMethod):
                {"lam": 10, "normalise": "softplus", "margin": 0.1, "alpha": 2, "training.lr": 0.01,
                 "training.weight_decay": 5e-3, "training.batch_size": 64, "training.epochs": 30,
                 "training.schedule": "multistep", "training.milestones": (10, 20)}, {"dataset": "cifar100"}),
-        Recipe("fixed", TUNED.format("digits"), {"lam": 10.0, "normalise": "l1"}, {"dataset": "digits"}),
+        Recipe("fixed", TUNED.format("digits"), {"lam": 10.0, "normalise": "l1"}, {"dataset": DIGITS}),
         Recipe("fixed", TUNED.format("spurious-digits"), {"lam": 0.1, "normalise": "l1"}, {"dataset": "spurious-digits"}),
     )  # fmt: skip
 

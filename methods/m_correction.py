@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bench.fields import Range
-from bench.method import TUNED, EpochMethod, Recipe
+from bench.method import DIGITS, TUNED, EpochMethod, Recipe
 from bench.ops.beta_mixture import BetaMixture, beta_mixture, loss_range, noisy_posterior, scale_losses
 from bench.ops.losses import cross_entropy, soft_cross_entropy, uniform_prior_kl
 from bench.ops.mixing import beta_mix_coefficient
@@ -39,7 +39,7 @@ class MCorrection(EpochMethod):
     Deviations: components are ordered by their means (released: by where EM started); a degenerate fit keeps the last one, B is
     one half before there is any; the class prior has as many classes as the data (released, soft variant: always 10); mixup
     coefficients are folded to at least 1/2, the same in distribution. Prediction: the one network. Scores for noise
-    identification: 1 - B of the losses after the epoch.
+    identification: 1 - B of the losses after the epoch. To watch: `loss`, the scaled ones with their mixture.
     """
 
     slug = "m-correction"
@@ -52,7 +52,7 @@ class MCorrection(EpochMethod):
         Recipe("paper", _BEST, {"variant": "MD-DYR-SH"}, {"dataset": "cifar10", "noise": "symmetric", "rate": 0.9}),
         Recipe("paper", _BEST, {"variant": "MD-DYR-SH"}, {"dataset": "cifar100"}),
         Recipe("paper", _BEST, {"variant": "M-DYR-H"}, {"dataset": "cifar100", "noise": "symmetric", "rate": 0.8}),
-        Recipe("fixed", TUNED.format("digits"), {"variant": "M-DYR-S", "warmup": 20}, {"dataset": "digits"}),
+        Recipe("fixed", TUNED.format("digits"), {"variant": "M-DYR-S", "warmup": 20}, {"dataset": DIGITS}),
         Recipe("fixed", TUNED.format("spurious-digits"),
                {"variant": "MD-DYR-SH", "warmup": 10, "mixup_epochs": 1, "temperature_epochs": 9},
                {"dataset": "spurious-digits"}),
@@ -96,6 +96,7 @@ class MCorrection(EpochMethod):
             fit = {name: torch.where(mixture.degenerate, self.fit[name], value) for name, value in fit.items()}
         self.fit = fit
         self.clean = 1 - self.posterior(losses)
+        self.task.observe("loss", values=lambda: scaled, mixture=lambda: mixture)
 
     def track(self) -> Tensor:
         """Cross-entropy [N] of every sample, in index order and evaluation mode."""

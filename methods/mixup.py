@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bench.fields import Range
-from bench.method import TUNED, Recipe, StepMethod
+from bench.method import DIGITS, TUNED, Recipe, StepMethod
 from bench.ops.losses import soft_cross_entropy
 from bench.ops.mixing import beta_mix_coefficient, mix
 from bench.ops.targets import one_hot
@@ -42,7 +42,7 @@ class Mixup(StepMethod):
         Recipe("paper", "default of the official code, commit eaff31a", {"alpha": 1}, {"dataset": "cifar10", "noise": "none"}),
         Recipe("paper", "M-correction's runs of mixup (Arazo et al., ICML 2019): its official code, commit 5e9a73e",
                {**_PLAN, "alpha": 32, "training.epochs": 300, "training.milestones": (100, 250)}, {"dataset": "cifar100"}),
-        Recipe("fixed", TUNED.format("digits"), {"alpha": 8}, {"dataset": "digits"}),
+        Recipe("fixed", TUNED.format("digits"), {"alpha": 8}, {"dataset": DIGITS}),
         Recipe("fixed", TUNED.format("spurious-digits"), {"alpha": 32}, {"dataset": "spurious-digits"}),
     )  # fmt: skip
 

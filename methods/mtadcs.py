@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.fields import Range
-from bench.method import TUNED, EpochMethod, Recipe
+from bench.method import DIGITS, TUNED, EpochMethod, Recipe
 from bench.ops.contrast import Queue, weighted_contrast
 from bench.ops.losses import cross_entropy, soft_cross_entropy
 from bench.ops.mixing import beta_mix_coefficient, mix
@@ -61,7 +61,8 @@ class MTaDCS(EpochMethod):
     has). Readings: Eq. 4 is taken with the logarithm that its printed form lacks; Eq. 7 moves towards the one-hot PREDICTION
     (printed: of the label, which would change nothing; SELC, its source: the probabilities, `correct_towards`).
 
-    Logged: the sizes `confident`, `selected`, `removed`, `flipped`; with `trace` what the figures show (see `log_trace`).
+    Logged: the sizes `confident`, `selected`, `removed`, `flipped`. To watch: `confidence_set` as an epoch leaves it, `selected`
+    (who would join), and `features`, the points whose density counts, with the set and the current labels.
     Prediction: the query network. Scores for noise identification: 1 for a member of G, plus the share of epochs so far in which
     it was one, below 1; 0 where the label was flipped. So G, as far as its labels are the given ones, is what scores 1 or more.
     """
@@ -84,7 +85,7 @@ class MTaDCS(EpochMethod):
         _ablation("lof", "cs", "sr", "cl", "lc"),
         Recipe("fixed", TUNED.format("digits"),
                {"trusted_size": 0, "momentum": 0.99, "queue_size": 1000, "train_view": "weak", "alpha": 0.05,
-                "warmup": 5, "lof_threshold": 1.1}, {"dataset": "digits"}),
+                "warmup": 5, "lof_threshold": 1.1}, {"dataset": DIGITS}),
         Recipe("fixed", TUNED.format("spurious-digits"),
                {"trusted_size": 0, "momentum": 0.99, "queue_size": 1000, "train_view": "weak", "alpha": 0.05, "warmup": 5},
                {"dataset": "spurious-digits"}),
@@ -113,7 +114,6 @@ class MTaDCS(EpochMethod):
     correct_towards: Literal["prediction", "probabilities"] = "prediction"
     train_view: Literal["mtadcs", "strong", "weak"] = "mtadcs"
     full_epochs: bool = False
-    trace: bool = False
 
     @property
     def selects(self) -> bool:
@@ -143,8 +143,8 @@ class MTaDCS(EpochMethod):
             if self.correction and epoch >= self.warmup:
                 self.correct(probs)
             self.select(points, probs.argmax(dim=1))
-            if self.trace:
-                self.log_trace(points)
+            self.task.observe("features", points=lambda: points, members=lambda: self.confident, labels=lambda: self.labels)
+        self.task.observe("confidence_set", members=lambda: self.confident)
 
     # -- training on the confidence set (Eqs. 4 to 6) -----------------------------------------------------------------
     def train(self) -> None:
@@ -217,18 +217,7 @@ class MTaDCS(EpochMethod):
         self.confident = (before & ~leaves) | joins
         for name, chosen in (("confident", self.confident), ("selected", joins), ("removed", leaves)):
             self.task.log(name, chosen.sum())
-
-    def log_trace(self, points: Tensor) -> None:
-        """What Figures 4 and 5b draw, of the epochs so far: `times_0` to `times_9`, samples that were in the confidence set for
-        a tenth of them more each; the sizes of the four sample types; and `<type>_distance`, from the centre of a type's points
-        to that of the confidence set's, by current label, mean over classes that have both."""
-        tenths = (10 * self.times // self.epochs).clamp(max=9)
-        for tenth, count in enumerate(one_hot(tenths, 10).sum(dim=0)):
-            self.task.log(f"times_{tenth}", count)
-        for name, members in sample_types(self.times, self.epochs).items():
-            self.task.log(name, members.sum())
-            distance = centre_distance(points, self.labels, members, self.confident, self.task.num_classes)
-            self.task.log(f"{name}_distance", distance)
+        self.task.observe("selected", members=lambda: joins)
 
     def predict(self, images: Tensor) -> Tensor:
         return self.net.infer(images).softmax(dim=1)
@@ -241,33 +230,3 @@ class MTaDCS(EpochMethod):
 def embed(net, features: Tensor) -> Tensor:
     """Pooled features [B, D] through the network's projection, rows of unit length; [B, width]."""
     return F.normalize(net.extra["projection"](features), dim=1)
-
-
-def sample_types(times: Tensor, epochs: int, few: int = 10) -> dict[str, Tensor]:
-    """The four types of Section 4.6, bool [N] each: `times` int64 [N] of `epochs` epochs in the confidence set, the rest outside.
-
-    Fewer than `few` outside: clean and easy; of the others, fewer than `few` inside: mislabelled and easy; of the rest, those
-    that were inside at least as often as outside are clean and hard.
-    """
-    outside = epochs - times
-    clean_easy = outside < few
-    mislabelled_easy = (times < few) & ~clean_easy
-    hard = ~clean_easy & ~mislabelled_easy
-    return {
-        "clean_easy": clean_easy, "clean_hard": hard & (times >= outside),
-        "mislabelled_easy": mislabelled_easy, "mislabelled_hard": hard & (times < outside),
-    }  # fmt: skip
-
-
-def centre_distance(points: Tensor, labels: Tensor, some: Tensor, others: Tensor, num_classes: int) -> Tensor:
-    """Distance between the class centres of `some` and of `others`, bool [N] both, mean over the classes that both have; NaN
-    where there are none. points: [N, d]; labels: int64 [N]; 0-d."""
-
-    def centres(members: Tensor) -> tuple[Tensor, Tensor]:
-        share = one_hot(labels, num_classes, dtype=points.dtype) * members[:, None]
-        counts = share.sum(dim=0)
-        return share.T @ points / counts.clamp_min(1)[:, None], counts > 0
-
-    (a, in_a), (b, in_b) = centres(some), centres(others)
-    both = in_a & in_b
-    return (torch.linalg.vector_norm(a - b, dim=1) * both).sum() / both.sum()

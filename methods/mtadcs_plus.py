@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from bench.fields import FieldError, Range
-from bench.method import TUNED, Recipe
+from bench.method import DIGITS, TUNED, Recipe
 from methods.mtadcs import MTaDCS
 
 
@@ -34,7 +34,7 @@ class MTaDCSPlus(MTaDCS):
         _fine_tuned(MTaDCS.recipes[2], 70),
         Recipe("fixed", TUNED.format("digits"),
                {"trusted_size": 0, "momentum": 0.99, "queue_size": 1000, "train_view": "weak", "alpha": 0.05,
-                "finetune_epochs": 15, "warmup": 10}, {"dataset": "digits"}),
+                "finetune_epochs": 15, "warmup": 10}, {"dataset": DIGITS}),
         Recipe("fixed", TUNED.format("spurious-digits"),
                {"trusted_size": 0, "momentum": 0.99, "queue_size": 1000, "train_view": "weak", "alpha": 0.05,
                 "finetune_epochs": 15, "warmup": 10}, {"dataset": "spurious-digits"}),

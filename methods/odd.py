@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
+import functools
 from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
 
 from bench.fields import Range
-from bench.method import TUNED, Recipe, StepMethod
-from bench.ops.histograms import shares
+from bench.method import DIGITS, TUNED, Recipe, StepMethod
 from bench.ops.losses import cross_entropy, soft_cross_entropy
 from bench.ops.mixing import beta_mix_coefficient, mix
 from bench.ops.targets import one_hot
@@ -35,9 +34,12 @@ class ODD(StepMethod):
     `mixup` is ODD + mixup: alpha of the mixing of images and labels, from the start or from the removal on; while images
     are mixed, losses for the removal come from a pass over unmixed ones in evaluation mode. `simulation: features` puts the
     network's own features of the training images in the place of max(z, 0): ours, since pooled features vary less than
-    simulated ones (means and variances of both are logged). `histogram` bins: the shares of training losses and of simulated
-    ones in as many equal parts of [0, 4 ln K], the last one open, are logged as `loss_bin_<i>` and `simulated_bin_<i>`
-    after every epoch until the removal.
+    simulated ones (means and variances of both are logged). To watch, until the removal: `loss`, the averaged ones beside
+    the simulated ones and the threshold.
+
+    "Noisy + clean" of its Table 5 is the data set's option `train: noisy+clean`; how the paper uses what is verified by hand the
+    slides do not say: here nothing is spared, a verified sample being judged by its loss like all others. No recipe for ImageNet,
+    WebVision and Clothing1M, whose settings they do not give either.
 
     Choices, there being slides and no code: the bias of the last layer counts; the removal waits, epoch by epoch, for
     a simulation whose standard deviation is at least `min_spread` (weights near zero simulate ln K for every label) and that
@@ -52,13 +54,12 @@ class ODD(StepMethod):
     recipes = (
         Recipe("paper", _SLIDES + "; WRN-28-10", _CIFAR, {"dataset": ("cifar10", "cifar100")}),
         Recipe("mixup", _SLIDES + "; WRN-28-10, ODD + mixup", {**_CIFAR, "mixup": 1.0}, {"dataset": ("cifar10", "cifar100")}),
-        Recipe("fixed", TUNED.format("digits"), {"removal_epoch": 5, "percentile": 10.0}, {"dataset": "digits"}),
+        Recipe("fixed", TUNED.format("digits"), {"removal_epoch": 5, "percentile": 10.0}, {"dataset": DIGITS}),
         Recipe("fixed", TUNED.format("spurious-digits"),
                {"removal_epoch": 5, "percentile": 30.0, "min_spread": 0.2}, {"dataset": "spurious-digits"}),
     )  # fmt: skip
 
-    smoke = {"removal_epoch": 1, "min_spread": 0.0, "percentile": 50.0, "draws": 200, "histogram": 3,
-             "mixup": 1.0}  # fmt: skip
+    smoke = {"removal_epoch": 1, "min_spread": 0.0, "percentile": 50.0, "draws": 200, "mixup": 1.0}
 
     removal_epoch: Annotated[int | None, Range(ge=1)] = None
     percentile: Annotated[float, Range(ge=0, le=100)] = 10.0
@@ -68,7 +69,6 @@ class ODD(StepMethod):
     min_spread: Annotated[float, Range(ge=0)] = 0.5
     mixup: Annotated[float, Range(ge=0)] = 0.0
     mixup_from: Literal["start", "removal"] = "start"
-    histogram: Annotated[int, Range(ge=0)] = 0
 
     def setup(self, task) -> None:
         self.net = task.learner()
@@ -82,12 +82,11 @@ class ODD(StepMethod):
 
     def epoch(self, epoch: int) -> None:
         super().epoch(epoch)
-        due = epoch + 1 >= self._removal
-        if self.kept is None and (due or (self.recorded and self.histogram)):
-            simulated = self.simulate()
-            self.log_histograms(simulated)
-            if due:
-                self.remove(simulated)
+        if self.kept is None:
+            simulated = functools.cache(self.simulate)
+            if epoch + 1 >= self._removal:
+                self.remove(simulated())
+            self.task.observe("loss", values=self.averages, simulated=simulated, threshold=lambda: self.limit(simulated()))
 
     def step(self, batch, epoch: int) -> None:
         mixed = self.mixup > 0 and (self.kept is not None or self.mixup_from == "start")
@@ -116,7 +115,7 @@ class ODD(StepMethod):
 
     def remove(self, simulated: Tensor) -> None:
         features, spread = self.task.features(self.net), simulated.std(correction=0)
-        limit = torch.quantile(simulated, self.percentile / 100)
+        limit = self.limit(simulated)
         self.task.log("simulated_spread", spread)
         self.task.log("limit", limit)
         self.task.log("feature_mean", features.mean())  # 0.399 and 0.341 are simulated
@@ -126,14 +125,13 @@ class ODD(StepMethod):
             self.kept = kept
             self.task.log("removed", 1 - len(kept) / self.task.num_samples)
 
+    def limit(self, simulated: Tensor) -> Tensor:
+        """The loss above which a sample is removed; 0-d."""
+        return torch.quantile(simulated, self.percentile / 100)
+
     def averages(self) -> Tensor:
         """Loss [N] of each sample, over the epochs that were recorded; NaN for what was never seen."""
         return self.losses.nanmean(dim=0)
-
-    def log_histograms(self, simulated: Tensor) -> None:
-        for name, values in (("loss", self.averages()), ("simulated", simulated)) if self.histogram else ():
-            for number, share in enumerate(shares(values, self.histogram, 4 * math.log(self.task.num_classes))):
-                self.task.log(f"{name}_bin_{number}", share)
 
     def predict(self, images: Tensor) -> Tensor:
         return self.net.infer(images).softmax(dim=1)

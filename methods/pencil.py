@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bench.fields import Range
-from bench.method import TUNED, Recipe, StepMethod
+from bench.method import DIGITS, TUNED, Recipe, StepMethod
 from bench.ops.losses import cross_entropy
 from bench.ops.targets import one_hot
 
@@ -57,7 +57,7 @@ class PENCIL(StepMethod):
                 "training.lr": 1.6e-3, "training.schedule": "multistep", "training.milestones": (5,), "training.gamma": 0.5,
                 "training.weight_decay": 1e-3, "training.batch_size": 32}, {"dataset": "clothing1m"}),
         Recipe("fixed", TUNED.format("digits"),
-               {"stage1": 13, "stage2": 37, "finetune_lr": 0.05, "lam": 300.0, "alpha": 0.1, "beta": 0.4}, {"dataset": "digits"}),
+               {"stage1": 13, "stage2": 37, "finetune_lr": 0.05, "lam": 300.0, "alpha": 0.1, "beta": 0.4}, {"dataset": DIGITS}),
         Recipe("fixed", TUNED.format("spurious-digits"),
                {"stage1": 7, "stage2": 19, "finetune_lr": 0.05, "lam": 300.0}, {"dataset": "spurious-digits"}),
     )  # fmt: skip

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bench.fields import FieldError, Range
-from bench.method import TUNED, EpochMethod, Recipe
+from bench.method import DIGITS, TUNED, EpochMethod, Recipe
 from bench.ops.clustering import scan_loss
 from bench.ops.losses import cross_entropy
 from bench.ops.pretraining import match_clusters, neighbour_pairs, network_weights, scan_score
@@ -55,7 +55,7 @@ class SCAN(Pretext, EpochMethod):
         Recipe("self-label", "configs of the official code, commit 952ec31; ResNet-18 with a 3x3 stem",
                {**SIMCLR, **_ADAM, **_LABEL, "training.batch_size": 128}, {"dataset": "cifar10"}),
         Recipe("fixed", TUNED.format("digits"),
-               {"pretext_epochs": 30, "pretext_batch_size": 256, "pretext_temperature": 0.5, "k": 10}, {"dataset": "digits"}),
+               {"pretext_epochs": 30, "pretext_batch_size": 256, "pretext_temperature": 0.5, "k": 10}, {"dataset": DIGITS}),
         Recipe("fixed", TUNED.format("spurious-digits"),
                {"pretext_epochs": 20, "pretext_batch_size": 256, "pretext_temperature": 0.5, "k": 10},
                {"dataset": "spurious-digits"}),

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bench.fields import Range
 from bench.learner import Learner
-from bench.method import TUNED, Recipe
+from bench.method import DIGITS, TUNED, Recipe
 from bench.ops.losses import cross_entropy, negative_entropy
 from bench.ops.pretraining import network_weights, scan
 from methods._pretext import MOCO, SIMCLR, Pretext
@@ -33,6 +33,11 @@ def _text(dataset: str, noise: str, rates: tuple[float, ...], **values: float) -
     return Recipe("text", _TEXT, values, {"dataset": dataset, "noise": noise, "rate": rates})
 
 
+_WEBVISION = {
+    **MOCO, **_PLAN, "alpha": 0.5, "lambda_u": 0, "warmup": 1, "view": "weak", "mix_unlabelled": False, "scan_view": "simclr",
+    "scan_epochs": 100, "scan_batch_size": 256, "training.epochs": 100, "training.milestones": (50,),
+}  # fmt: skip
+_IS_WEBVISION = {"dataset": "webvision50"}
 _CIFAR100 = {"warmup": 30, "scan_epochs": 100, "scan_batch_size": 1024}
 _PENALTY = {"confidence_penalty": True}
 _SYSTEMATIC = {"noise": ("asymmetric", "semantic")}
@@ -43,10 +48,7 @@ RECIPES = (
     _cifar("paper", _CODE, 5.0, "cifar100", **_CIFAR100),
     Recipe("paper", _CODE, _PENALTY, _SYSTEMATIC),
     Recipe("paper", _CODE, {"history": 5}, _AVERAGED),
-    Recipe("paper", "official code, commit e542e9e: configs; Inception-ResNet-v2",
-           {**MOCO, **_PLAN, "alpha": 0.5, "lambda_u": 0, "warmup": 1, "view": "weak", "mix_unlabelled": False,
-            "scan_view": "simclr", "scan_epochs": 100, "scan_batch_size": 256, "training.epochs": 100,
-            "training.milestones": (50,)}, {"dataset": "webvision50"}),
+    Recipe("paper", "official code, commit e542e9e: configs; Inception-ResNet-v2", _WEBVISION, _IS_WEBVISION),
     _cifar("text", _TEXT, 2.0, "cifar10", warmup=10),
     _cifar("text", _TEXT, 2.0, "cifar100", **_CIFAR100),
     Recipe("text", _TEXT, _PENALTY, _SYSTEMATIC),
@@ -56,6 +58,7 @@ RECIPES = (
     _text("cifar10", "asymmetric", (0.4, 0.49), lambda_u=0),
     _text("cifar100", "symmetric", (0.5, 0.8), lambda_u=150),
     _text("cifar100", "symmetric", (0.9,), lambda_u=150, threshold=0.6),
+    Recipe("text", _TEXT + "; Inception-ResNet-v2", {**_WEBVISION, "entropy_weight": 2.0}, _IS_WEBVISION),
 )  # fmt: skip
 
 
@@ -90,7 +93,7 @@ class ScanDivideMix(Pretext, DivideMix):
         *RECIPES,
         Recipe("fixed", TUNED.format("digits"),
                {"pretext_epochs": 30, "pretext_batch_size": 256, "pretext_temperature": 0.5, "scan_epochs": 10,
-                "scan_lr": 0.001, "lambda_u": 0.0, "view": "weak"}, {"dataset": "digits"}),
+                "scan_lr": 0.001, "lambda_u": 0.0, "view": "weak"}, {"dataset": DIGITS}),
         Recipe("fixed", TUNED.format("spurious-digits"),
                {"pretext_epochs": 20, "pretext_batch_size": 256, "pretext_temperature": 0.5, "scan_epochs": 10,
                 "scan_lr": 0.001, "lambda_u": 0.0, "view": "weak", "warmup": 5}, {"dataset": "spurious-digits"}),
@@ -137,7 +140,8 @@ class ScanDivideMix(Pretext, DivideMix):
             return
         confidence_a, self._predicted_a = self.divide(self.a, self.losses_a)
         confidence_b, self._predicted_b = self.divide(self.b, self.losses_b)
-        self.confidence = (confidence_a + confidence_b) / 2
+        self.confidence = confidence = (confidence_a + confidence_b) / 2
+        self.task.observe("clean_set", members=lambda: confidence > self.threshold)
         if self.noise is None:
             self.noise = float((torch.cat([confidence_a, confidence_b]) <= self.threshold).float().mean())
         self.task.log("estimated_noise", self.noise)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from bench.fields import Range
 from bench.learner import Learner
-from bench.method import TUNED, Recipe
+from bench.method import DIGITS, TUNED, Recipe
 from bench.ops.clustering import scan_loss
 from bench.ops.pretraining import neighbour_pairs
 from methods.scan_dividemix import RECIPES, ScanDivideMix
@@ -44,9 +44,11 @@ class ScanMix(ScanDivideMix):
         *RECIPES,
         Recipe("paper", "official code, commit e542e9e: configs; Inception-ResNet-v2",
                {"cluster_view": "scan", "cluster_batch_size": 64, "switch_rate": 1.0}, {"dataset": "webvision50"}),
+        Recipe("text", "the paper: the rate of clustering switches as on CIFAR", {"cluster_batch_size": 64},
+               {"dataset": "webvision50"}),
         Recipe("fixed", TUNED.format("digits"),
                {"pretext_epochs": 30, "pretext_batch_size": 256, "pretext_temperature": 0.5, "scan_epochs": 10,
-                "scan_lr": 0.001, "lambda_u": 0.0, "view": "weak", "cluster_lr": 0.001}, {"dataset": "digits"}),
+                "scan_lr": 0.001, "lambda_u": 0.0, "view": "weak", "cluster_lr": 0.001}, {"dataset": DIGITS}),
         Recipe("fixed", TUNED.format("spurious-digits"),
                {"pretext_epochs": 20, "pretext_batch_size": 256, "pretext_temperature": 0.5, "scan_epochs": 10,
                 "scan_lr": 0.001, "lambda_u": 0.0, "view": "weak", "warmup": 5}, {"dataset": "spurious-digits"}),

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bench.fields import FieldError, Range
-from bench.method import TUNED, Recipe, StepMethod
+from bench.method import DIGITS, TUNED, Recipe, StepMethod
 from bench.ops.losses import cross_entropy, soft_cross_entropy
 from bench.ops.mixing import beta_mix_coefficient, mix
 from bench.ops.mixtures import gaussian_mixture_1d
@@ -77,7 +77,7 @@ class SELC(StepMethod):
         Recipe("paper", "official code, commit 69bcf1e, which counts epochs from 0 here; VGG-19-BN",
                {**_PLAN, "turning_point": 41, "training.lr": 0.1, "training.momentum": 0, "training.epochs": 100,
                 "training.milestones": (50, 75), "training.gamma": 0.2}, {"dataset": "animal10n"}),
-        Recipe("fixed", TUNED.format("digits"), {"turning_point": 6}, {"dataset": "digits"}),
+        Recipe("fixed", TUNED.format("digits"), {"turning_point": 6}, {"dataset": DIGITS}),
         Recipe("fixed", TUNED.format("spurious-digits"),
                {"turning_point": 4, "plus": True, "plus_epochs": 15}, {"dataset": "spurious-digits"}),
     )  # fmt: skip

@@ -16,7 +16,7 @@ from bench.report import render_suite
 from bench.suite import load_suite
 
 ROOT = Path(__file__).resolve().parent.parent
-SUITES = {path.stem: path for path in sorted((ROOT / "suites").rglob("*.yaml"))}
+SUITES = {load_suite(path)[0].name: path for path in sorted((ROOT / "suites").rglob("*.yaml"))}
 FOLDERS = sorted(path.parent for path in (ROOT / "results").glob("*/plan.json"))
 
 

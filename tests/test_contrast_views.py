@@ -553,6 +553,17 @@ def test_two_views_of_one_batch_of_files_through_a_task(tmp_path: Path, threads:
         assert all(torch.equal(view, same) for view, same in zip(batch.views, again.views, strict=True))
 
 
+def test_the_cutout_view_is_the_strong_one_without_its_operations():
+    images = random_images(40, (3, 16, 16))
+    settings = ViewSettings(pad=2, flip=True, mean=(0.5, 0.4, 0.3), std=(0.25,) * 3)
+    source = make_images(images.numpy(), settings, torch.device("cpu"))
+    ((view,),) = source.blocks([torch.arange(40)], ("cutout",), lambda name: seeded(3))
+    generator = seeded(3)
+    cut = augment.cutout(images, fill=settings.fill, generator=generator)
+    assert torch.equal(view, source.normalise(augment.crop_flip(cut, pad=2, flip=True, generator=generator)))
+    assert 0.01 < float((cut != images).float().mean()) < 0.25  # a square of up to half the side
+
+
 @pytest.mark.parametrize("view", VIEWS)
 def test_every_view_can_be_asked_for(view: str):
     task = make_task(torch.arange(10) % 3)

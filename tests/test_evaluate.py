@@ -103,6 +103,20 @@ def test_groups_and_worst_group_are_read_at_the_chosen_epoch() -> None:
     assert result["group_acc_selected"] == {"a": 0.9, "b": 0.5} and result["group_acc_last"] == {"a": 0.6, "b": 0.7}
 
 
+@pytest.mark.parametrize(("by", "epoch"), [("accuracy", 1), ("worst-group", 2), ("adjusted", 0)])
+def test_what_selects_the_epoch(by: str, epoch: int) -> None:
+    made = curve([0.1, 0.2, 0.3], [0.5, 0.6, 0.4], val_worst_group_acc=[0.1, 0.2, 0.3], val_adjusted_acc=[0.9, 0.8, 0.7])
+    result = metrics(made, 1, by)
+    assert result["epoch_selected"] == epoch and result["test_acc_selected"] == made.values["test_acc"][epoch]
+    assert result["epoch_best_oracle"] == 2 and not [name for name in result if name.startswith("val_") and "group" in name]
+
+
+def test_selection_by_accuracy_leaves_identities_alone() -> None:
+    assert "select_by" not in Protocol.identity({}) and Protocol.identity({"select_by": "adjusted"})["select_by"] == "adjusted"
+    assert metrics(curve([0.5], [0.5]), 1).get("epoch_selected") == 0
+    assert "epoch_selected" not in metrics(curve([0.5], [0.5]), 1, "worst-group")  # no groups, nothing selected
+
+
 def test_epochs_without_noise_auc() -> None:
     result = metrics(curve([0.9, 0.1, 0.2], [0.0, 0.5, 0.4], noise_auc=[None, 0.6, 0.8]), last_k=2)
     assert "noise_auc_best_oracle" not in result  # chosen in warm-up: there was no score yet
@@ -185,6 +199,21 @@ def test_group_accuracies_by_hand() -> None:
     assert groups == {"left": 0.5, "right": 0.5} and values["worst_group_acc"] == 0.5
     values, groups = evaluator(groups=[0, 1, 1, 1], names=("left", "right")).evaluate(Fake([0, 1, 1, 1, 2, 1]))
     assert groups == {"left": 0.0, "right": pytest.approx(2 / 3)} and values["worst_group_acc"] == 0.0
+
+
+def test_groups_of_the_validation_split_by_hand() -> None:
+    """Groups 0, 0, 1 of validation are answered right, wrong, wrong; training has them in the shares 3/4 and 1/4."""
+    val, test = held_out([0, 1, 0], [0, 0, 1]), held_out([0, 1, 2, 0], [0, 0, 1, 1], 10.0)
+    judge = Evaluator(val, test, Truth(CORRECT, np.array([0, 0, 0, 1])), ("left", "right"))
+
+    class Seven(Fake):
+        def predict(self, images: Tensor) -> Tensor:
+            return torch.eye(3)[[0, 2, 1]] if float(images.flatten()[0]) < 10 else torch.eye(3)[[0, 1, 2, 1]]
+
+    values, groups = judge.evaluate(Seven(None))
+    assert values["val_acc"] == pytest.approx(1 / 3)
+    assert (values["val_worst_group_acc"], values["val_adjusted_acc"]) == (0.0, pytest.approx(0.5 * 3 / 4))
+    assert groups == {"left": 1.0, "right": 0.5} and values["worst_group_acc"] == 0.5  # those of the test split
 
 
 def test_a_group_without_test_images_has_no_accuracy() -> None:
@@ -305,6 +334,19 @@ def test_the_noisy_hold_out() -> None:
     # the test labels are true
     assert judge._test.labels.tolist() == data.test.labels.tolist()
     assert rows(held_images(judge._test)) == rows(task.normalise(torch.as_tensor(data.test.images)))
+
+
+def test_selecting_by_groups_needs_validation_data_that_has_them() -> None:
+    for validation, kind in (("auto", "official, true labels"), ("noisy", "hold-out, noisy labels")):
+        protocol = {"select_by": "worst-group", "validation": validation}
+        _, judge, record = prepared(dataset="spurious-digits", noise="uniform-flip@0.3", protocol=protocol)
+        assert judge._val is not None and judge._val.groups is not None
+        assert judge._val.groups.bincount(minlength=4).min() > 0 and len(judge._val.groups) == record["data"]["n_val"]
+        assert record["data"]["validation"] == kind + ", worst-group accuracy"
+    for axes in ({}, {"dataset": "spurious-digits", "protocol": {"validation": "noisy", "val_fraction": 0.0}}):
+        protocol = {"select_by": "adjusted", **axes.pop("protocol", {})}
+        with pytest.raises(FieldError, match="protocol.select_by"):
+            prepared(noise="none", protocol=protocol, **axes)
 
 
 def test_the_split_is_the_same_for_all_noises_methods_models_and_trainings() -> None:

@@ -25,6 +25,7 @@ from torch import Tensor
 
 import methods.llc_dro
 from bench.ops import augment
+from bench.training import Training
 from methods.llc_dro import LLCDRO
 
 ZERO = torch.zeros(1, dtype=torch.int64)
@@ -228,6 +229,119 @@ def test_llc_dro_warms_up_with_cross_entropy() -> None:
         assert [(what, len(index)) for what, index in net.calls] == [("forward", 4)] * 2
         assert [loss for loss, _ in net.steps] == pytest.approx([float(losses[index].mean()) for _, index in net.calls])
     assert method.clean_scores() is None
+
+
+def test_warm_up_has_its_own_rate_batches_and_penalty() -> None:
+    """Robust-LR: rate 0.02, and -H(p) added where asked for; later epochs follow the plan again."""
+    a, b = table(8, seed=1), table(8, seed=2)
+    task = table_task(LABELS, {"a": a, "b": b})
+    method = start(LLCDRO(warmup=2, warmup_batch_size=3, confidence_penalty=True), task, 1)
+    method.epoch(1)
+    for net, seed in ((a, 1), (b, 2)):
+        rows = table(8, seed=seed).rows.detach()
+        losses = F.cross_entropy(rows, LABELS, reduction="none") + (rows.softmax(1) * rows.log_softmax(1)).sum(dim=1)
+        assert [len(index) for _, index in net.calls] == [3, 3, 2]
+        assert [loss for loss, _ in net.steps] == pytest.approx([float(losses[index].mean()) for _, index in net.calls])
+    method = real(LLCDRO(warmup=1, warmup_lr=0.02, k=5), 16, 8, lr=0.5)
+    rates: list[float] = []
+    for net in (method.a, method.b):
+        net.step = lambda loss, net=net, step=net.step: rates.append(net.lr) or step(loss)
+    for epoch in (0, 1):
+        method.task.start_epoch(epoch)
+        method.epoch(epoch)
+    assert rates == [0.02] * 4 + [0.5] * 4
+
+
+def test_losses_are_averaged_over_the_history_of_each_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = fitted(monkeypatch, methods.llc_dro)
+    a, b = Table(logits_of([0.0, 1.0, 2.0])), Table(logits_of([2.0, 1.0, 0.0]))
+    method = start(LLCDRO(confidence="loss", history=2), table_task(ZERO.repeat(3), {"a": a, "b": b}, num_classes=2), 1)
+    for rows in ([0.0, 1.0, 2.0], [0.0, 2.0, 2.0], [0.0, 0.0, 1.0]):
+        a.rows = logits_of(rows).requires_grad_()
+        method.label_confidence(method.a)
+    method.label_confidence(method.b)
+    found = [values.tolist() for values, _ in asked]
+    assert found == [pytest.approx(row, abs=1e-5) for row in ([0, 0.5, 1], [0, 0.75, 1], [0, 0.5, 1], [1, 0.5, 0])]
+    assert (len(method.losses_a), len(method.losses_b)) == (2, 1)
+
+
+def test_where_labels_are_given_none_is_doubted() -> None:
+    a, b = table(8, seed=1), table(8, seed=2)
+    method = start(LLCDRO(warmup=1, confidence="given", dro=False, train_view="weak"), table_task(LABELS, {"a": a, "b": b}), 1)
+    method.epoch(1)
+    for net, seed in ((a, 1), (b, 2)):
+        assert not [what for what, _ in net.calls if what == "features"]
+        assert net.steps[0][0] == pytest.approx(float(F.cross_entropy(table(8, seed=seed).rows.detach(), LABELS)), rel=1e-6)
+    assert method.clean_scores() is None  # it estimates nothing
+
+
+@pytest.mark.usefixtures("strong_rows")
+def test_the_gradient_of_a_step_is_that_of_finite_differences() -> None:
+    """Refurbished targets, hardest half and prior; through the strong view alone."""
+    w = {"a": torch.full((8,), 0.5), "b": torch.linspace(0.1, 0.9, 8)}
+
+    def step(rows: Tensor) -> tuple[float, Tensor]:
+        a, b = table(16, seed=1), Table(torch.zeros(0, 3))
+        b.rows = rows.clone().requires_grad_()
+        refurbished(a, b, w, tau=0.5, prior_weight=2.0)
+        return b.steps[0]
+
+    rows = table(16, seed=2).rows.detach().double()
+    _, gradient = step(rows)
+    assert rows_with_gradient(gradient) == list(range(8, 16))  # the prior reaches all strong views
+    for place in [(i, c) for i in range(8, 16) for c in range(3)]:
+        change = torch.zeros_like(rows)
+        change[place] = 1e-5
+        slope = (step(rows + change)[0] - step(rows - change)[0]) / 2e-5
+        assert slope == pytest.approx(float(gradient[place]), abs=1e-6)
+
+
+def settings(name: str, **cell: Any) -> dict[str, Any]:
+    """What a recipe sets for a cell."""
+    found: dict[str, Any] = {}
+    for recipe in LLCDRO.recipes:
+        if recipe.name == name and recipe.matches(cell):
+            found |= recipe.set
+    return found
+
+
+@pytest.mark.parametrize(
+    ("dataset", "rate", "expected"),
+    [
+        ("waterbirds", 0.25, (50, 0.7, 5e-4, 105, 128, 5e-4)), ("waterbirds", 0.4, (50, 0.8, 5e-4, 105, 128, 5e-4)),
+        ("celeba", 0.2, (25, 0.7, 1e-3, 105, 128, 5e-4)), ("celeba", 0.3, (25, 0.8, 1e-3, 105, 128, 5e-4)),
+        ("cifar10", 0.5, (1000, 1.0, 5e-4, 515, 448, 0.03)), ("cifar100", 0.5, (400, 1.0, 5e-4, 515, 448, 0.03)),
+        ("webvision50", None, (10, 1.0, 1e-3, 301, 160, 0.01)), ("animal10n", None, (5000, 0.9, 5e-4, 515, 128, 0.01)),
+    ],
+)
+def test_the_supplements_settings(dataset: str, rate: float | None, expected: tuple[Any, ...]) -> None:
+    found = settings("paper", dataset=dataset, rate=rate)
+    names = ("k", "tau", "gmm_reg_covar", "training.epochs", "training.batch_size", "training.lr")
+    assert tuple(found[name] for name in names) == expected
+    LLCDRO(**{name: value for name, value in found.items() if "." not in name})
+
+
+@pytest.mark.parametrize(
+    ("dataset", "rounds", "small"),
+    [("waterbirds", 100, 19), ("cifar10", 500, 99), ("webvision50", 300, 99), ("animal10n", 500, 99)],
+)
+def test_the_rate_falls_for_the_last_rounds(dataset: str, rounds: int, small: int) -> None:
+    """Of 100 rounds 0 to 80 have the whole rate and 81 to 99 a tenth of it, as the released code counts them."""
+    found = settings("paper", dataset=dataset)
+    plan = Training(**{name.removeprefix("training."): value for name, value in found.items() if name.startswith("training.")})
+    rates = [plan.lr_at(epoch) / plan.lr for epoch in range(found["warmup"], plan.epochs)]
+    assert rates == pytest.approx([1.0] * (rounds - small) + [0.1] * small)
+
+
+def test_rows_of_the_tables_differ_from_the_paper_by_their_switches() -> None:
+    rows = {
+        "erm": {"confidence": "given", "dro": False}, "dividemix-improved": {"confidence": "loss", "dro": False},
+        "dro-only": {"confidence": "loss"}, "llc-only": {"dro": False},
+        "crop-flip": {"train_view": "weak"}, "cutout": {"train_view": "cutout"},
+    }  # fmt: skip
+    for cell in ({"dataset": "waterbirds", "rate": 0.25}, {"dataset": "waterbirds", "rate": 0.4}, {"dataset": "celeba"}):
+        for name, switches in rows.items():
+            assert settings(name, **cell) == {**settings("paper", **cell), **switches}
 
 
 def test_the_trained_network_guesses_in_training_mode_and_its_peer_does_not() -> None:

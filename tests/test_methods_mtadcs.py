@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -22,7 +23,7 @@ from bench.trial.prepare import _trusted, prepare
 from bench.trial.runner import Options
 from bench.trial.task import NeedError
 from methods.erm import ERM
-from methods.mtadcs import MTaDCS, centre_distance, sample_types
+from methods.mtadcs import MTaDCS
 from methods.mtadcs_plus import MTaDCSPlus
 
 COUNT = 24
@@ -402,35 +403,20 @@ def test_epochs_in_the_set_are_counted() -> None:
     assert method.times.tolist() == [3 if i in (1, 5) else 0 for i in range(COUNT)] and method.epochs == 3
 
 
-def test_sample_types_by_hand() -> None:
-    """Of 40 epochs: 31 in is fewer than 10 out; 9 in; 20 to 20 is at least as often in; 19 in."""
-    found = sample_types(torch.tensor([40, 31, 30, 20, 19, 10, 9, 0]), 40)
-    assert {name: torch.nonzero(rows)[:, 0].tolist() for name, rows in found.items()} == {
-        "clean_easy": [0, 1], "clean_hard": [2, 3], "mislabelled_hard": [4, 5], "mislabelled_easy": [6, 7],
-    }  # fmt: skip
-
-
-def test_centre_distance_by_hand() -> None:
-    """Class 0: (0, 0) and (2, 0) against (1, 3), distance 3; class 1: (5, 5) against (5, 6), distance 1; class 2 has no other."""
-    points = torch.tensor([[0.0, 0], [2, 0], [1, 3], [5, 5], [5, 6], [7, 7]])
-    labels = torch.tensor([0, 0, 0, 1, 1, 2])
-    some = torch.tensor([True, True, False, True, False, True])
-    assert float(centre_distance(points, labels, some, ~some, 3)) == pytest.approx(2.0)
-    assert math.isnan(float(centre_distance(points, labels, some, torch.zeros(6).bool(), 3)))
-
-
-def test_traces_are_logged_when_asked() -> None:
-    plain, traced = begun(unprivileged()), begun(unprivileged(trace=True))
-    for method in (plain, traced):
-        for epoch in range(3):
-            train(method, epoch)
-    log = traced.task.epoch_log()
-    assert set(plain.task.epoch_log()) == {"confident", "selected", "removed", "flipped", "train_loss"}
-    assert sum(log[f"times_{tenth}"] for tenth in range(10)) == COUNT
-    assert sum(log[name] for name in sample_types(traced.times, 3)) == COUNT == log["clean_easy"]
-    assert log["clean_easy_distance"] >= 0 and math.isnan(log["mislabelled_easy_distance"])
-    for a, b in zip(plain.net.network.parameters(), traced.net.network.parameters(), strict=True):
-        assert torch.equal(a, b)
+def test_what_can_be_watched() -> None:
+    method = begun(unprivileged(lof_threshold=1e9, correction=False))
+    shown: dict[str, Any] = {}
+    method.task.observe = lambda name, **kinds: shown.setdefault(name, {what: call().clone() for what, call in kinds.items()})
+    train(method, 0)
+    assert torch.equal(shown["confidence_set"]["members"], method.confident) and not shown["selected"]["members"].any()
+    features = shown["features"]
+    assert torch.equal(features["members"], method.confident) and torch.equal(features["labels"], method.labels)
+    torch.testing.assert_close(features["points"], method.full_pass()[1])
+    outside = ~method.confident
+    shown.clear()
+    train(method, 1)
+    selected = shown["selected"]["members"]
+    assert torch.equal(selected & outside, selected) and torch.equal(shown["confidence_set"]["members"] & selected, selected)
 
 
 # --- MTaDCS+
@@ -536,6 +522,30 @@ def test_where_nobody_knows_the_truth_none_can_be_trusted(monkeypatch: pytest.Mo
     task, _, _ = prepared(dataset="unknown-truth", noise="none")
     with pytest.raises(NeedError, match="needs trusted, which this data set does not have"):
         _ = task.trusted
+
+
+class Verified(Unknown):
+    """Of 20 samples, whose truth is unknown, the last eight were looked at by hand."""
+
+    slug = "verified-by-hand"
+
+    def load(self, root: Any) -> Loaded:
+        return dataclasses.replace(super().load(root), trusted=np.arange(12, 20))
+
+
+def test_what_the_data_set_names_as_verified_is_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(datasets(), Verified.slug, Verified)
+    task, _, record = prepared(6, dataset=Verified.slug, noise="none", protocol={"val_fraction": 0.0})
+    assert set(task.trusted.tolist()) < set(range(12, 20)) and record["data"]["trusted"] == 6
+    assert task.labels[task.trusted].bincount().tolist() == [3, 3]
+    everything = prepared(1000, dataset=Verified.slug, noise="none", protocol={"val_fraction": 0.0})[0]
+    assert everything.trusted.tolist() == list(range(12, 20))
+    held = prepared(1000, dataset=Verified.slug, noise="none", protocol={"val_fraction": 0.5})[0]
+    shown = {image.numpy().tobytes() for image in plain_images(held)[held.trusted]}
+    assert len(held.trusted) < 8 and shown < {image.numpy().tobytes() for image in plain_images(everything)[12:]}
+    noisy = prepared(1000, dataset=Verified.slug, noise="symmetric@0.5", protocol={"val_fraction": 0.0})[0]
+    labels = everything.labels
+    assert noisy.trusted.tolist() == [i for i in range(12, 20) if noisy.labels[i] == labels[i]]  # no longer right: not trusted
 
 
 def test_the_footnote_says_how_many() -> None:

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from small import equal, make_task, pixels, snapshot, start
 from torch import Tensor, nn
 
-from bench.ops.histograms import shares
 from methods.erm import ERM
 from methods.odd import ODD, uniform_label_losses
 
@@ -266,7 +265,7 @@ def test_mixup_from_the_removal_on_leaves_the_first_phase_alone() -> None:
     assert late.net.forward_images == plain.net.forward_images
 
 
-# -- cost and histograms
+# -- cost and what can be watched
 
 
 def test_the_cost_is_that_of_plain_training() -> None:
@@ -281,31 +280,16 @@ def test_the_cost_is_that_of_plain_training() -> None:
     assert (method.net.forward_images, method.net.backward_images) == (180 + kept, 120 + kept)
 
 
-def test_histograms_are_logged_when_asked_until_the_removal() -> None:
-    method = begun(histogram=5)
-    for epoch in (0, 1):
-        train(method, epoch)
-        log = method.task.epoch_log()
-        for name in ("loss", "simulated"):
-            bins = [log[f"{name}_bin_{i}"] for i in range(5)]
-            assert sum(bins) == pytest.approx(1) and min(bins) >= 0
+def test_losses_can_be_watched_until_the_removal() -> None:
+    method = begun()
+    shown: dict[str, Any] = {}
+    method.task.observe = lambda name, **kinds: shown.update({what: call() for what, call in kinds.items()})
+    train(method, 0)
+    assert torch.equal(shown["values"], method.averages()) and shown["simulated"].shape == (2000,)
+    assert torch.equal(shown["threshold"], torch.quantile(shown["simulated"], 0.1))
+    train(method, 1)
+    removed = method.averages() > shown["threshold"]
+    assert torch.equal(torch.nonzero(~removed)[:, 0], method.kept) and 0 < int(removed.sum()) < 60
+    shown.clear()
     train(method, 2)
-    assert not any("bin" in name for name in method.task.epoch_log())
-    train(quiet := begun(), 0)
-    assert not any("bin" in name for name in quiet.task.epoch_log())
-
-
-def test_the_histogram_is_of_the_averaged_losses() -> None:
-    method = begun(histogram=4, removal_epoch=8)
-    train(method, 0, 1)
-    end = 4 * math.log(3)
-    counts = torch.histc(method.averages(), bins=4, min=0, max=end)
-    log = method.task.epoch_log()
-    assert [log[f"loss_bin_{i}"] for i in range(4)] == pytest.approx((counts / 60).tolist())
-
-
-def test_shares_by_hand() -> None:
-    values = torch.tensor([0.5, 1.5, 1.6, 2.5, 99.0, float("nan"), -1.0, 3.5])
-    assert shares(values, 4, 4.0).tolist() == pytest.approx([2 / 8, 2 / 8, 1 / 8, 2 / 8])
-    assert shares(torch.tensor([7.0]), 1, 4.0).tolist() == [1.0]
-    assert shares(torch.full((3,), float("nan")), 2, 1.0).tolist() == [0.0, 0.0]
+    assert not shown

@@ -350,6 +350,20 @@ def test_predictions_are_of_both_networks_classification_heads() -> None:
     torch.testing.assert_close(method.predict(images), (method.a.infer(images) + method.b.infer(images)).softmax(dim=1))
 
 
+@pytest.mark.parametrize(
+    ("cls", "name", "weight"), [(ScanMix, "paper", 5.0), (ScanMix, "text", 2.0), (ScanDivideMix, "text", 2.0)]
+)
+def test_settings_of_webvision(cls: type[Method], name: str, weight: float) -> None:
+    found: dict[str, Any] = {}
+    for recipe in cls.recipes:
+        if recipe.name == name and recipe.matches({"dataset": "webvision50", "noise": "none"}):
+            found |= recipe.set
+    assert (found["entropy_weight"], found["pretext"], found["training.epochs"], found["warmup"]) == (weight, "moco", 100, 1)
+    assert found.get("cluster_batch_size") == (64 if cls is ScanMix else None)
+    assert ("switch_rate" in found) is (name == "paper")  # the released rate of clustering never switches there
+    cls(**{key: value for key, value in found.items() if "." not in key})
+
+
 # -- scan
 
 

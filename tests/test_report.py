@@ -31,7 +31,7 @@ from bench.report import FORMATS, TABLE_FIELDS, TableSpec, accuracy_curves, esca
 from bench.report.aggregate import aggregate_cell, outcome_of, summarize
 from bench.report.captions import noise_notes
 from bench.report.layout import build_grids, rank_methods
-from bench.report.tables import render_text
+from bench.report.tables import build_sheet, render_text
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = Path(__file__).parent / "golden"
@@ -327,7 +327,7 @@ def test_caption_says_statistic_protocols_and_conditions() -> None:
 
 def test_footnotes_for_needs_and_networks() -> None:
     grid = build_grids(table_data(*small_suite(), SPEC), SPEC)[0]
-    marks = {line.label: line.marks for line in grid.lines}
+    marks = {line.labels[0].text: line.labels[0].marks for line in grid.lines}
     assert marks == {"ERM": [], "Co-teaching": ["a", "b"], "DivideMix": ["b"]}
     assert grid.footnotes[:2] == [
         ("a", "is told the noise rate of the training labels (privileged information)"), ("b", "trains 2 networks"),
@@ -337,7 +337,7 @@ def test_footnotes_for_needs_and_networks() -> None:
 def test_unequal_seed_counts_show_n_in_every_cell() -> None:
     plan, records = one_block({"a": [0.9, 0.9, 0.9], "b": [0.8], "c": [0.7, None]})
     lines = build_grids(table_data(plan, records, SPEC), SPEC)[0].lines
-    assert [line.groups[0][0].n for line in lines if line.height] == ["n=3", "n=1", "n=1/2"]
+    assert [line.cells[0].n for line in lines if line.labels[0].height] == ["n=3", "n=1", "n=1/2"]
     text = render(table_data(plan, records, SPEC), SPEC, "md")
     assert "over the seeds whose number n stands in each cell" in text and "90.0 ± 0.0 (n=3)" in text.replace("*", "")
 
@@ -347,7 +347,7 @@ def test_non_canonical_data_are_marked() -> None:
     records["digits/symmetric@0.5/a/1"]["data"]["canonical"] = False
     grid = build_grids(table_data(plan, records, SPEC), SPEC)[0]
     assert grid.heading_marks == [] and grid.footnotes == [("1", "non-canonical data (1 of 2 seeds)")]
-    assert [line.groups[0][0].marks for line in grid.lines if line.height] == [["1"], []]
+    assert [line.cells[0].marks for line in grid.lines if line.labels[0].height] == [["1"], []]
     for record in records.values():
         record["data"]["canonical"] = False
     grid = build_grids(table_data(plan, records, SPEC), SPEC)[0]
@@ -366,7 +366,7 @@ def test_methods_of_one_title_are_told_apart() -> None:
     plan, records = one_block({"erm": [0.9], "erm-long": [0.8]})
     plan["entries"][1]["title"] = "ERM"
     grid = build_grids(table_data(plan, records, SPEC), SPEC)[0]
-    assert [line.label for line in grid.lines if line.height] == ["ERM (erm)", "ERM (erm-long)"]
+    assert [line.labels[0].text for line in grid.lines if line.labels[0].height] == ["ERM (erm)", "ERM (erm-long)"]
 
 
 def test_a_cell_outside_the_grid_of_the_plan_is_told() -> None:
@@ -376,13 +376,13 @@ def test_a_cell_outside_the_grid_of_the_plan_is_told() -> None:
     records[extra["id"]] = make_record(extra, (0.99,))
     grid = build_grids(table_data(plan, records, SPEC), SPEC)[0]
     assert ("1", "not in the suite") in grid.footnotes
-    assert grid.lines[3].groups[1][0].value == "—"
+    assert grid.lines[3].cells[1].value == "—"
 
 
 def test_dense_shows_the_primary_protocol_alone() -> None:
     spec = TableSpec(dense=True, primary="selected").validate()
     grid = build_grids(table_data(*small_suite(), spec), spec)[0]
-    assert [(line.label, line.sub_label, line.height) for line in grid.lines] == [
+    assert [(line.labels[0].text, line.labels[1].text, line.labels[0].height) for line in grid.lines] == [
         ("ERM", "selected", 1), ("Co-teaching", "selected", 1), ("DivideMix", "selected", 1),
     ]  # fmt: skip
 
@@ -444,7 +444,7 @@ def test_text_fits_the_terminal() -> None:
             plan["entries"].append(more)
             if entry["id"] in records:
                 records[more["id"]] = records[entry["id"]]
-    text = render_text(table_data(plan, records, SPEC), SPEC, max_width=90)
+    text = render_text(build_sheet(table_data(plan, records, SPEC), SPEC), max_width=90)
     assert max(map(len, text.splitlines())) <= 90
     heads = [line for line in text.splitlines() if line.startswith("Method")]
     assert len(heads) > 2  # the first block continues below itself, with its labels repeated

@@ -98,9 +98,9 @@ def test_grids_are_several_products_and_take_from_above_what_they_leave_out(tmp_
 def test_twenty_thousand_cells_look_up_each_name_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Planning is linear: names are looked up per row, values resolved per row and noise, ids hashed per cell."""
     import bench.method
-    import bench.plan
+    from bench.plan import match, planner
 
-    calls = {"method_class": 0, "_model": 0, "_resolve": 0, "cell_id": 0, "_same": 0}
+    calls = {"method_class": 0, "resolve_model": 0, "resolve": 0, "cell_id": 0, "same": 0}
 
     def counted(name: str, function: Any) -> Any:
         def call(*arguments: Any, **keywords: Any) -> Any:
@@ -110,19 +110,16 @@ def test_twenty_thousand_cells_look_up_each_name_once(tmp_path: Path, monkeypatc
         return call
 
     monkeypatch.setattr(bench.method, "method_class", counted("method_class", bench.method.method_class))
-    monkeypatch.setattr(bench.plan, "_model", counted("_model", bench.plan._model))
-    monkeypatch.setattr(bench.plan, "cell_id", counted("cell_id", bench.plan.cell_id))
-    monkeypatch.setattr(bench.plan, "_same", counted("_same", bench.plan._same))
-    planner = bench.plan._Planner
-    monkeypatch.setattr(planner, "_resolve", counted("_resolve", planner._resolve))
+    for module, name in ((planner, "resolve_model"), (planner, "cell_id"), (match, "same"), (planner.Planner, "resolve")):
+        monkeypatch.setattr(module, name, counted(name, getattr(module, name)))
     rates = ", ".join(f"symmetric@{rate / 100}" for rate in range(1, 51))
     text = f"datasets: digits\nnoises: [{rates}]\nmethods: [erm, {{method: gce, label: a, b}}]\nseeds: 200\n"
     found = plan(tmp_path, text.replace("a, b", '"a, b"'), only={"method": ["erm", "gce"], "seed": list(range(200))})
     assert len(found.entries) == 20_000
     assert (
-        calls["method_class"] == 2 and calls["_model"] == 1 and calls["_resolve"] == 100 and calls["cell_id"] == 20_000
+        calls["method_class"] == 2 and calls["resolve_model"] == 1 and calls["resolve"] == 100 and calls["cell_id"] == 20_000
     )
-    assert calls["_same"] < 200 * 200 * 3, "--only compares names, not cells"
+    assert calls["same"] < 200 * 200 * 3, "--only compares names, not cells"
 
 
 # -- labels --------------------------------------------------------------------------------------------------------

@@ -93,7 +93,10 @@ def code_lines(source: str) -> int:
 
 
 def _makes_recipes(node: ast.ClassDef | ast.FunctionDef) -> bool:
-    return isinstance(node, ast.FunctionDef) and isinstance(node.returns, ast.Name) and node.returns.id == "Recipe"
+    """A function that says that it returns a `Recipe`, or a tuple of them."""
+    if not isinstance(node, ast.FunctionDef) or node.returns is None:
+        return False
+    return any(isinstance(part, ast.Name) and part.id == "Recipe" for part in ast.walk(node.returns))
 
 
 def _span(node: ast.stmt) -> set[int]:

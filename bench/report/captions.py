@@ -18,12 +18,12 @@ def caption(block: Block, spec: TableSpec) -> list[list[str]]:
     """What the numbers are, sentences in three parts: statistic, metrics, protocols. Blocks share most of them."""
     shown = {metric for names in block.metrics.values() for metric in names}
     metrics = [f"{metric.label}: {metric.meaning}." for name, metric in METRICS.items() if name in shown]
-    k = _last_k(block)
-    val = _validation(block)
+    k = last_k(block)
+    val = validation(block)
     protocols = [
         f"{protocol_label(p, block)}: {PROTOCOLS[p].meaning.format(k=k, val=val)}." for p in spec.shown_protocols
     ]
-    return [[_statistic(block, spec)], metrics, protocols]
+    return [[statistic(block, spec)], metrics, protocols]
 
 
 def conditions(block: Block) -> str:
@@ -58,7 +58,7 @@ def emphasis(spec: TableSpec, best: str, second: str) -> str | None:
 
 
 def protocol_label(protocol: str, block: Block) -> str:
-    return PROTOCOLS[protocol].label.format(k=_last_k(block))
+    return PROTOCOLS[protocol].label.format(k=last_k(block))
 
 
 def need_note(need: str, count: str = "") -> str:
@@ -76,7 +76,7 @@ def method_notes(data: TableData, methods: Iterable[str]) -> tuple[dict[str, lis
     notes: dict[str, str] = {}
     for method in methods:
         for text in _method_texts(data.methods[method], _trusted_counts(data, method)):
-            mark = notes.setdefault(text, _letter(len(notes)))
+            mark = notes.setdefault(text, letter(len(notes)))
             marks.setdefault(method, []).append(mark)
     return marks, [(mark, text) for text, mark in notes.items()]
 
@@ -115,7 +115,7 @@ def noise_notes(block: Block) -> list[tuple[str, str]]:
     return notes + warnings
 
 
-def _statistic(block: Block, spec: TableSpec) -> str:
+def statistic(block: Block, spec: TableSpec) -> str:
     n = block.common_n
     seeds = "over the seeds whose number n stands in each cell" if n is None else f"over {n} seed{'s' if n > 1 else ''}"
     if n == 1:
@@ -125,12 +125,12 @@ def _statistic(block: Block, spec: TableSpec) -> str:
     return f"Percent; mean ± sample standard deviation (ddof = 1) {seeds}."
 
 
-def _last_k(block: Block) -> str:
+def last_k(block: Block) -> str:
     k = _common(block, lambda record: _at(record, "cell", "protocol", "last_k"))
     return "k" if k is None else str(k)
 
 
-def _validation(block: Block) -> str:
+def validation(block: Block) -> str:
     """Whose labels chose the epoch: `data.validation` of the records, by data set."""
     kinds: dict[str, list[str]] = {}
     for outcome in (outcome for group in block.outcomes.values() for outcome in group):
@@ -186,7 +186,7 @@ def _at(record: Any, *keys: str) -> Any:
     return record
 
 
-def _letter(index: int) -> str:
+def letter(index: int) -> str:
     """a, b, ..., z, aa, ab, ..."""
     text = ""
     index += 1

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from bench.report.aggregate import TableData
 from bench.report.escape import slug, tex
-from bench.report.layout import Cell, Grid, build_grids, caption_text
-from bench.report.spec import TableSpec
+from bench.report.layout import Cell, Grid, Label, Part, Sheet, caption_text
 
 # \@nodocument is an error macro before \begin{document} and \relax after it: it tells whether this file is being read
 # inside a document (then it is only the tables) or compiled by itself (then it brings its own document).
@@ -25,24 +23,31 @@ HEAD = r"""% Compiles alone, and by \input in a document with \usepackage{bookta
 """
 
 
-def render_tex(data: TableData, spec: TableSpec) -> str:
+# Check marks come from amssymb; a paper that does not load it gets a sign that looks alike.
+CHECK = "\\providecommand\\checkmark{\\ensuremath{\\surd}}\n"
+RULES = {"gap": r"\addlinespace", "rule": r"\midrule"}
+
+
+def render_tex(sheet: Sheet) -> str:
     """A `table*` float for each block, each with its whole caption and notes, so that one can be taken by itself."""
     labels: list[str] = []
     floats = []
-    for grid in build_grids(data, spec):
-        label = f"{slug(data.suite)}-{slug(grid.key)}"
+    for grid in sheet.grids:
+        label = "-".join(slug(text) for text in (sheet.name, grid.key) if text)
         labels.append(label)
         number = labels.count(label)
-        floats.append(_float(data, grid, spec, label if number == 1 else f"{label}-{number}"))
-    return "\n".join([HEAD, *floats, "\\benchtableend\n"])
+        floats.append(_float(sheet, grid, label if number == 1 else f"{label}-{number}"))
+    checks = any(label.text is True for grid in sheet.grids for line in grid.lines for label in line.labels)
+    head = HEAD.replace("{booktabs", "{amssymb,booktabs") + CHECK if checks else HEAD
+    return "\n".join([head, *floats, "\\benchtableend\n"])
 
 
-def _float(data: TableData, grid: Grid, spec: TableSpec, label: str) -> str:
-    heading = f"{tex(data.title)}: {tex(grid.heading)}{_marks(grid.heading_marks)}"
+def _float(sheet: Sheet, grid: Grid, label: str) -> str:
+    heading = tex(sheet.title) + (f": {tex(grid.heading)}" if grid.heading else "") + _marks(grid.heading_marks)
     lines = [
         r"\begin{table*}[!htbp]",
         r"\centering\small",
-        rf"\caption{{{heading}. {tex(caption_text(grid, spec))}}}",
+        rf"\caption{{{heading}. {tex(caption_text(grid))}}}",
         rf"\label{{tab:{label}}}",
         r"\vspace{\medskipamount}",
         r"\setbox0=\hbox{%",
@@ -56,39 +61,58 @@ def _float(data: TableData, grid: Grid, spec: TableSpec, label: str) -> str:
 
 
 def _tabular(grid: Grid) -> list[str]:
-    columns = "ll" + "".join("c" * len(subs) for _, _, subs in grid.groups)
-    lines = [rf"\begin{{tabular}}{{@{{}}{columns}@{{}}}}", r"\toprule", *_header(grid), r"\midrule"]
-    for index, line in enumerate(grid.lines):
-        if index and line.height:
-            lines.append(r"\addlinespace")
-        name = f"{tex(line.label)}{_marks(line.marks)}" if line.height else ""
-        if line.height > 1:
-            name = rf"\multirow{{{line.height}}}{{*}}{{{name}}}"
-        cells = [_cell(cell) for group in line.groups for cell in group]
-        lines.append(" & ".join([name, tex(line.sub_label), *cells]) + r" \\")
+    first = grid.parts[0]
+    stub = "".join("c" if _checks(grid, i) else "l" for i in range(len(first.stub[0])))
+    lines = [rf"\begin{{tabular}}{{@{{}}{stub}{'c' * first.size}@{{}}}}", r"\toprule"]
+    for part in grid.parts:
+        lines += [r"\midrule"] if part is not first else []
+        lines += [*_header(part), r"\midrule"]
+        for index, line in enumerate(part.lines):
+            lines += [RULES[line.above]] if line.above and index else []
+            lines.append(" & ".join([*map(_label, line.labels), *map(_cell, line.cells)]) + r" \\")
     return [*lines, r"\bottomrule", r"\end{tabular}%"]
 
 
-def _header(grid: Grid) -> list[str]:
-    stub = [tex(text) for text in grid.stub]
-    if grid.single_header:
-        return [" & ".join([*stub, *(f"{tex(label)}{_marks(marks)}" for label, marks, _ in grid.groups)]) + r" \\"]
-    upper = [rf"\multicolumn{{{len(subs)}}}{{c}}{{{tex(label)}{_marks(marks)}}}" for label, marks, subs in grid.groups]
-    lower = [tex(sub) for _, _, subs in grid.groups for sub in subs]
-    rules, start = [], 3
-    for _, _, subs in grid.groups:
-        rules.append(rf"\cmidrule(lr){{{start}-{start + len(subs) - 1}}}")
-        start += len(subs)
-    return [" & ".join(["", "", *upper]) + r" \\", " ".join(rules), " & ".join([*stub, *lower]) + r" \\"]
+def _checks(grid: Grid, column: int) -> bool:
+    return all(isinstance(line.labels[column].text, bool) for line in grid.lines)
+
+
+def _header(part: Part) -> list[str]:
+    lines = []
+    if part.heading:
+        lines.append(rf"\multicolumn{{{len(part.stub[0]) + part.size}}}{{l}}{{\textit{{{tex(part.heading)}}}}} \\")
+    rows = part.shown
+    for stub, heads in rows[:-1]:
+        cells = [rf"\multicolumn{{{head.span}}}{{c}}{{{tex(head.text)}{_marks(head.marks)}}}" for head in heads]
+        lines.append(" & ".join([*map(tex, stub), *cells]) + r" \\")
+        rules, start = [], len(stub) + 1
+        for head in heads:
+            rules += [rf"\cmidrule(lr){{{start}-{start + head.span - 1}}}"] if head.text else []
+            start += head.span
+        lines.append(" ".join(rules))
+    stub, heads = rows[-1]
+    return [*lines, " & ".join([*map(tex, stub), *(f"{tex(h.text)}{_marks(h.marks)}" for h in heads)]) + r" \\"]
+
+
+def _label(label: Label) -> str:
+    if not label.height:
+        return ""
+    if isinstance(label.text, bool):
+        return rf"\checkmark{_marks(label.marks)}" if label.text is True else _marks(label.marks)
+    text = tex(label.text) + (rf" \textsubscript{{{tex(label.subscript)}}}" if label.subscript else "") + _marks(label.marks)
+    return rf"\multirow{{{label.height}}}{{*}}{{{text}}}" if label.height > 1 else text
 
 
 def _cell(cell: Cell) -> str:
     value = tex(cell.value)
+    value = rf"\textit{{{value}}}" if cell.quoted else value
     value = {"best": rf"\textbf{{{value}}}", "second": rf"\underline{{{value}}}"}.get(cell.rank, value)
     if cell.spread:
         value += rf"\,{{\scriptsize$\pm$\,{cell.spread}}}"
     if cell.n:
         value += rf"\,{{\scriptsize({tex(cell.n)})}}"
+    value += f"~{tex(cell.after)}" if cell.after else ""
+    value += rf"\,{{\scriptsize({tex(cell.note)})}}" if cell.note else ""
     value += _marks(cell.marks)
     return rf"\multicolumn{{{cell.span}}}{{c}}{{{value}}}" if cell.span > 1 else value
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 AXES = ("method", "noise", "dataset")
@@ -69,7 +69,36 @@ PROTOCOLS: dict[str, Protocol] = {
         "at the epoch with the highest accuracy on validation data ({val})",
     ),
 }
+#: short names of protocols, as `--protocol` and `values` take them
+SHORT = {"best": "best_oracle", "last10": "last_k"}
 DEFAULT_PROTOCOLS = ("last", "best_oracle", "selected")
+
+
+class SpecError(ValueError):
+    """A value of a table section or a layout that cannot be used: where it stands, and what would be valid."""
+
+    def __init__(self, path: tuple[Any, ...], message: str) -> None:
+        self.path = path
+        self.message = message
+        place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
+        super().__init__(f"{place}: {message}" if place else message)
+
+
+@dataclass(frozen=True)
+class Filling:
+    """A layout and how records fill it.
+
+    rows: name of a row of the layout -> label of a method in the suite. columns: (keys of columns, what to take: data
+    set, noise, value). values: metric of the layout -> (metric, protocol) of records. published: print the paper's
+    number beside the measured one. protocol: one for all values, instead of their own.
+    """
+
+    layout: Any
+    rows: Mapping[str, str] = field(default_factory=dict)
+    columns: tuple[tuple[Mapping[str, str], Mapping[str, Any]], ...] = ()
+    values: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    published: bool = False
+    protocol: str | None = None
 
 
 @dataclass(frozen=True)
@@ -88,6 +117,7 @@ class TableSpec:
         underline_second: mark the second best likewise.
         tie_margin: percentage points within which a value counts as equal to the best.
         dense: one line for each method: the primary protocol alone.
+        filling: a layout with its own rows, columns and marks, and how it is filled; None for tables by axes.
     """
 
     title: str | None = None
@@ -103,6 +133,7 @@ class TableSpec:
     underline_second: bool = True
     tie_margin: float = 0.0
     dense: bool = False
+    filling: Filling | None = None
 
     @classmethod
     def from_dict(cls, section: Mapping[str, Any] | None, where: str = "table") -> TableSpec:
@@ -114,9 +145,15 @@ class TableSpec:
             return cls()
         if not isinstance(section, Mapping):
             raise ValueError(f"{where}: expected a mapping with keys among {_listed(TABLE_FIELDS)}, got {section!r}")
+        if "layout" in section:
+            from bench.report.filling import parse_filling
+
+            return parse_filling(section, (where,))
         for key in section:
             if key not in TABLE_FIELDS:
-                raise ValueError(f"{where}: unknown key {key!r}{nearest(key, TABLE_FIELDS)}")
+                raise SpecError((where, key), f"unknown key {key!r}{nearest(key, TABLE_FIELDS)}")
+            if key in LAYOUT_FIELDS:
+                raise SpecError((where, key), "belongs to a table with a layout (`layout: NAME` or an inline one)")
         values = dict(section)
         for key in ("metrics", "protocols"):
             if isinstance(values.get(key), str):
@@ -163,18 +200,31 @@ class TableSpec:
         return (self.primary_protocol,) if self.dense else self.protocols
 
     def with_protocols(self, names: Iterable[str]) -> TableSpec:
-        """The same table with other protocols, as `bench table --protocol` asks; checked."""
-        names = tuple(names)
+        """The same table with other protocols, as `bench table --protocol` asks; checked. A layout takes the first."""
+        names = tuple(SHORT.get(name, name) for name in names)
+        if self.filling is not None:
+            _check_names("table.protocols", names, tuple(PROTOCOLS))
+            return replace(self, filling=replace(self.filling, protocol=names[0]))
         return replace(self, protocols=names, primary=self.primary if self.primary in names else None).validate()
 
+    def with_published(self) -> TableSpec:
+        """The same table with published numbers beside, as `bench table --published` asks."""
+        if self.filling is None or not self.filling.layout.paper:
+            message = "published numbers need the layout of a paper's table, as `layout: llc-dro-table1`"
+            raise SpecError(("table", "layout"), message)
+        return replace(self, filling=replace(self.filling, published=True))
 
-TABLE_FIELDS: list[str] = [field.name for field in fields(TableSpec)]
+
+# Keys of a table section with a layout; there `rows` and `columns` say how the layout's are called in the suite.
+LAYOUT_FIELDS = ("layout", "values", "published")
+FILLING_FIELDS = ("title", "layout", "rows", "columns", "values", "published", "protocols", "spread", "digits")
+TABLE_FIELDS: list[str] = [item.name for item in fields(TableSpec) if item.name != "filling"] + list(LAYOUT_FIELDS)
 
 
-def nearest(name: object, choices: Iterable[str]) -> str:
+def nearest(name: object, choices: Iterable[str], dash: str = "_") -> str:
     """'; did you mean ...? valid: ...', the tail of an error message about an unknown name."""
     choices = list(choices)
-    text = str(name).lower().replace("-", "_")
+    text = str(name).lower().replace("-", dash)
     close = difflib.get_close_matches(text, choices, n=1, cutoff=0.5)
     close = close or [choice for choice in choices if text and (text in choice or choice in text)][:1]
     hint = f"; did you mean {close[0]!r}?" if close else ";"

@@ -20,8 +20,12 @@ VERSION = 1
 _DIGEST = hashlib.sha256().digest_size
 
 
-def save(path: Path, identity: str, code: str, epoch: int, method: Method, curve: Curve, clocks: dict[str, float]) -> int:
-    """Write the state after `epoch`; returns the size in bytes. Raises `OSError` when it cannot be written."""
+def save(
+    path: Path, identity: str, code: str, epoch: int, method: Method, curve: Curve, clocks: dict[str, float],
+    watched: dict[str, Any] | None = None,
+) -> int:  # fmt: skip
+    """Write the state after `epoch`, with that of the watcher where there is one; returns the size in bytes. Raises `OSError`
+    when it cannot be written."""
     state = {
         "version": VERSION,
         "cell": identity,
@@ -30,6 +34,7 @@ def save(path: Path, identity: str, code: str, epoch: int, method: Method, curve
         "method": method.state_dict(),
         "curve": curve.as_dict(),
         "clocks": clocks,
+        **({"watched": watched} if watched is not None else {}),
     }
     buffer = io.BytesIO()
     torch.save(state, buffer)

@@ -20,6 +20,8 @@ from bench.ops.metrics import group_accuracy, roc_auc
 from bench.trial.images import Images
 
 PROTOCOLS = ("last", "last_k", "best_oracle", "selected")
+#: `select_by` of a protocol -> series of the curve whose largest value selects the epoch
+SELECT_BY = {"accuracy": "val_acc", "worst-group": "val_worst_group_acc", "adjusted": "val_adjusted_acc"}
 
 
 class Diverged(RuntimeError):
@@ -37,6 +39,11 @@ class Protocol(Configurable):
     #: auto: the official validation split (true labels) where there is one, else the noisy hold-out
     validation: Literal["auto", "noisy"] = "auto"
     last_k: Annotated[int, Range(ge=1)] = 10
+    #: what selects the epoch: accuracy on validation data, that of its worst group (group DRO), or that of its groups weighted
+    #: by their shares of the training set (LLC-DRO's released command for Waterbirds; its paper: accuracy)
+    select_by: Literal["accuracy", "worst-group", "adjusted"] = "accuracy"
+
+    neutral = {"select_by": "accuracy"}
 
 
 @dataclass
@@ -92,10 +99,12 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Truth:
-    """What only the evaluator knows of the training set: is each given label right (None where nobody knows), and groups."""
+    """What only the harness knows of the training set: is each given label right, the true labels (-1: none of the classes),
+    both None where nobody knows, and groups."""
 
     correct: NDArray[np.bool_] | None
     groups: NDArray[np.int64] | None = None
+    true: NDArray[np.int64] | None = None
 
 
 class Evaluator:
@@ -118,6 +127,10 @@ class Evaluator:
         train = np.bincount(truth.groups, minlength=len(group_names)) if truth.groups is not None else np.zeros(0)
         self._group_weights = train / max(1.0, train.sum())
 
+    @property
+    def truth(self) -> Truth:
+        return self._truth
+
     def evaluate(self, method: Method) -> tuple[dict[str, float | None], dict[str, float]]:
         """What was measured (keys of `MEASURED_METRICS`, as far as they apply), and accuracy per group that has samples."""
         values: dict[str, float | None] = {}
@@ -127,7 +140,10 @@ class Evaluator:
         if self._top_k > 1:
             values["test_top5_acc"] = _top_accuracy(top, self._test.labels)
         if self._val is not None:
-            values["val_acc"] = float((self._val.predict(method)[:, 0] == self._val.labels).double().mean())
+            right = self._val.predict(method)[:, 0] == self._val.labels
+            values["val_acc"] = float(right.double().mean())
+            if self._val.groups is not None:
+                values |= self._by_group(right, self._val.groups, "val_")[0]
         if self._test2 is not None:
             top2 = self._test2.predict(method, self._top_k)
             values["test2_acc"] = float((top2[:, 0] == self._test2.labels).double().mean())
@@ -135,10 +151,8 @@ class Evaluator:
                 values["test2_top5_acc"] = _top_accuracy(top2, self._test2.labels)
         groups: dict[str, float] = {}
         if self._test.groups is not None:
-            found = group_accuracy(hits, self._test.groups, len(self._group_names)).tolist()
-            groups = {name: value for name, value in zip(self._group_names, found, strict=True) if value == value}
-            values["worst_group_acc"] = min(groups.values())
-            values["adjusted_acc"] = self._adjusted(found)
+            measured, groups = self._by_group(hits, self._test.groups)
+            values |= measured
         values["noise_auc"] = self._noise_auc(method)
         self._last = top[:, 0]
         return values, groups
@@ -163,6 +177,13 @@ class Evaluator:
                 if (members := self._truth.groups == g).any()
             }
         return found
+
+    def _by_group(self, hits: Tensor, groups: Tensor, prefix: str = "") -> tuple[dict[str, float | None], dict[str, float]]:
+        """(accuracy of the worst group and adjusted accuracy, accuracy of each group that has samples)."""
+        found = group_accuracy(hits, groups, len(self._group_names)).tolist()
+        shown = {name: value for name, value in zip(self._group_names, found, strict=True) if value == value}
+        measured = {f"{prefix}worst_group_acc": min(shown.values()), f"{prefix}adjusted_acc": self._adjusted(found)}
+        return measured, shown
 
     def _adjusted(self, group_acc: list[float]) -> float | None:
         """Group accuracies weighted by the groups' shares of the training set (group DRO's "average")."""
@@ -196,18 +217,18 @@ MEASURED_METRICS = (
 )  # fmt: skip
 
 
-def metrics(curve: Curve, last_k: int) -> dict[str, Any]:
+def metrics(curve: Curve, last_k: int, select_by: str = "accuracy") -> dict[str, Any]:
     """Every metric under every protocol: keys `<metric>_<protocol>`. Ties go to the earliest epoch.
 
-    `best_oracle` and `selected` choose one epoch, by the plain accuracy on test and on validation; worst-group accuracy
-    and noise AUC are read at that same epoch.
+    `best_oracle` and `selected` choose one epoch, by the plain accuracy on test and by `SELECT_BY` on validation; worst-group
+    accuracy and noise AUC are read at that same epoch.
     """
     count = len(curve.epoch)
     if count == 0:
         return {}
     test = [value if value is not None else -math.inf for value in curve.values["test_acc"]]
     chosen = {"last": count - 1, "best_oracle": max(range(count), key=test.__getitem__)}
-    val = curve.values.get("val_acc")
+    val = curve.values.get(SELECT_BY[select_by])
     if val is not None:
         scores = [value if value is not None else -math.inf for value in val]
         chosen["selected"] = max(range(count), key=scores.__getitem__)

@@ -24,8 +24,9 @@ RESIDENT_BLOCK, FILE_BLOCK = 2048, 256
 #: normalised images are kept from one full pass to the next up to this size: CIFAR's 600 MB are not worth what they save
 KEPT_BYTES = 64 * 2**20
 #: "scan": four operations of RandAugment, cutout and a mirror image for half (SCAN, ScanMix); "mtadcs": the weak view and two
-#: operations of RandAugment (MTaDCS); the others in `bench.ops.contrast_views` and `bench.ops.augment`
-VIEWS = ("plain", "weak", "strong", *CONTRAST, "scan", "mtadcs")
+#: operations of RandAugment (MTaDCS); "cutout": the strong view without RandAugment (LLC-DRO's ablation); the others in
+#: `bench.ops.contrast_views` and `bench.ops.augment`
+VIEWS = ("plain", "weak", "strong", *CONTRAST, "scan", "mtadcs", "cutout")
 
 Views = tuple[str, ...]
 Stream = Callable[[str], torch.Generator]
@@ -83,6 +84,9 @@ class Images:
             raw = augment.crop_flip(raw, pad=pad, flip=flip, generator=generator)
         elif view == "strong":
             raw = augment.strong(raw, pad=pad, flip=flip, fill=fill, generator=generator)
+        elif view == "cutout":
+            raw = augment.cutout(raw, fill=fill, generator=generator)
+            raw = augment.weak(raw, pad=pad, flip=flip, generator=generator)
         elif view == "scan":
             share = 1 / 3 if self.cut else 1 / 2  # largest side of the square: 75 of 224 pixels, 16 of 32
             raw = augment.strong(raw, pad=0, flip=flip, n_ops=4, max_fraction=share, fill=fill, generator=generator)

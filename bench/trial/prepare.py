@@ -41,23 +41,31 @@ def prepare(
     noisy = _noise(cell, options, data, root)
     images, groups = _pool(data, noisy, root)
     train, held_out = split(noisy.true, cell, data, protocol)
-    correct = noisy.labels[train] == noisy.true[train] if data.true_labels_known else None
+    as_delivered = noisy.labels[train] == noisy.true[train]
+    correct, true = (as_delivered, noisy.true[train]) if data.true_labels_known else (None, None)
     official = data.val is not None and protocol.validation == "auto"
+    validation = "official, true labels" if official else "hold-out, noisy labels" if len(held_out) else None
+    if protocol.select_by != "accuracy":
+        if validation is None or (data.val.groups if official and data.val else groups) is None:
+            why = f"{cell['dataset']['name']} has no validation data with groups to select by"
+            raise FieldError("protocol.select_by", why, "select_by: accuracy")
+        validation += f", {protocol.select_by} accuracy"
     record["noise"] = _noise_block(noisy, data, correct)
     record["data"] = {
         "fingerprint": data.fingerprint, "canonical": data.canonical, "notes": list(data.notes), "n_train": len(train),
         "n_val": len(data.val) if official and data.val else len(held_out), "n_test": len(data.test),
         "n_test2": len(data.test2) if data.test2 else None, "test2": data.test2_name,
         "groups": list(data.group_names) if data.group_names else None,
-        "validation": "official, true labels" if official else "hold-out, noisy labels" if len(held_out) else None,
+        "validation": validation,
     }  # fmt: skip
     training = Training(**cell["training"])
     mean, std = data.channel_statistics
     settings = ViewSettings(data.pad, data.flip, mean, std, crops=training.augment == "crop-flip")
     train_groups = groups[train] if groups is not None else None
     trusted = None
-    if "trusted" in method.needs and correct is not None:
-        trusted = _trusted(method.trusted_size, noisy.labels[train], correct, cell, data.num_classes)
+    verified = correct if data.trusted is None else as_delivered & _among(data.trusted, noisy, train)
+    if "trusted" in method.needs and verified is not None:
+        trusted = _trusted(method.trusted_size, noisy.labels[train], verified, cell, data.num_classes)
         record["data"]["trusted"] = len(trusted)
     task = Task(
         images=make_images(images[train], settings, device),
@@ -87,11 +95,11 @@ def prepare(
     if official and data.val is not None:
         val = held_split(data.val)
     elif len(held_out):
-        val = held(images[held_out], noisy.labels[held_out], None)
+        val = held(images[held_out], noisy.labels[held_out], groups[held_out] if groups is not None else None)
     if val is None and "validation" in method.needs:
         raise NeedError(f"method {method.slug!r} needs validation, but protocol.val_fraction is 0")
     evaluator = Evaluator(
-        val, held_split(data.test), Truth(correct, train_groups), data.group_names or (),
+        val, held_split(data.test), Truth(correct, train_groups, true), data.group_names or (),
         test2=held_split(data.test2) if data.test2 else None,
         top_k=min(max(data.top_k), data.num_classes), num_classes=data.num_classes,
     )  # fmt: skip
@@ -185,6 +193,12 @@ def _epoch_subset(labels: Index, data: Loaded) -> Subset:
         return torch.as_tensor(epoch_subset(labels, data.epoch_size, data.num_classes, rng))
 
     return drawn
+
+
+def _among(trusted: Index, noisy: NoisyLabels, train: Index) -> NDArray[np.bool_]:
+    """Which training samples the data set names as verified by hand."""
+    index = train if noisy.keep is None else noisy.keep[train]
+    return np.isin(index, trusted)
 
 
 def _trusted(size: int, labels: Index, correct: NDArray[np.bool_], cell: dict[str, Any], classes: int) -> Index:

@@ -23,6 +23,8 @@ from bench.trial import checkpoint
 from bench.trial.evaluate import Curve, Diverged, Evaluator, Protocol, metrics
 from bench.trial.prepare import prepare
 from bench.trial.task import Task, TimeLimit
+from bench.trial.watch import Watcher
+from bench.watch import Watch
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Options:
     threads: int = 1
     noise_files: tuple[tuple[str, str], ...] = ()  # sha256 of a label vector, and the file that holds it
     cache: str | None = None  # folder of stages shared between cells; None: `cache` in the work folder
+    watch: Watch = ()  # quantities that the record is to show, see `bench.watch`
 
 
 Progress = Callable[[int, dict[str, float | None]], None]
@@ -101,6 +104,7 @@ class _Trial:
         self.peak = 0
         self.method: Method | None = None
         self.task: Task | None = None
+        self.watcher: Watcher | None = None
 
     def run(self, on_epoch: Progress | None, started: float) -> None:
         cell, options = self.cell, self.options
@@ -115,6 +119,9 @@ class _Trial:
         method = cls(**cell["method"]["params"])
         task, evaluator = prepare(cell, options, method, protocol, self.record)
         method.task = self.task = task
+        if options.watch:
+            self.watcher = Watcher(options.watch, task, evaluator.truth, self.record["noise"]["classes"])
+            task.watch_with(self.watcher.sightings)
         method.setup(task)
         self.method = method
         first = self._resume(method, code)
@@ -122,6 +129,8 @@ class _Trial:
         saved = time.monotonic()
         for epoch in range(first, task.epochs):
             values = self._epoch(method, task, evaluator, epoch)
+            if self.watcher is not None:
+                self.watcher.after_epoch(method, epoch)
             if "validation" in method.needs and values.get("val_acc") is not None:
                 method.validated(epoch, float(values["val_acc"] or 0.0))
             if on_epoch is not None:
@@ -129,7 +138,7 @@ class _Trial:
             if time.monotonic() - saved >= options.checkpoint_seconds and epoch + 1 < task.epochs:
                 self._checkpoint(method, code, epoch)
                 saved = time.monotonic()
-        self.record["metrics"] = metrics(self.curve, protocol.last_k)
+        self.record["metrics"] = metrics(self.curve, protocol.last_k, protocol.select_by)
         self.record["detail"] = evaluator.detail(method)
 
     def _checkpoint(self, method: Method, code: str, epoch: int) -> None:
@@ -138,7 +147,8 @@ class _Trial:
         if where is None:
             return
         try:
-            checkpoint.save(where, self.record["id"], code, epoch, method, self.curve, self.clocks)
+            watched = self.watcher.state_dict() if self.watcher else None
+            checkpoint.save(where, self.record["id"], code, epoch, method, self.curve, self.clocks, watched)
         except OSError as error:
             warning = f"no checkpoint could be written ({error.strerror or error}): an interrupted run starts this cell anew"
             if warning not in self.record["warnings"]:
@@ -150,6 +160,8 @@ class _Trial:
         end = datetime.datetime.now(datetime.UTC)
         record["provenance"] |= {"started": begin.isoformat(timespec="seconds"), "finished": end.isoformat(timespec="seconds")}
         passes = self.method.counted_networks() if self.method else []
+        if self.watcher is not None:
+            self._finish_watching(self.watcher)
         if self.task is not None:
             record["warnings"] += [w for w in self.task.warnings if w not in record["warnings"]]
         stages = [info.block() for info in self.task.stages] if self.task else []
@@ -168,6 +180,18 @@ class _Trial:
             "stages": stages,
         }
 
+    def _finish_watching(self, watcher: Watcher) -> None:
+        """What was watched enters the record; whatever becomes of it, the result stands."""
+        record = self.record
+        try:
+            watched = watcher.result()
+            if watched:
+                record["watched"] = watched
+            if record["status"] == "done" and self.method is not None:
+                record["warnings"] += watcher.complaints(self.method, watched)
+        except Exception as error:
+            record["warnings"].append(f"watch: nothing is shown ({type(error).__name__}: {error})")
+
     def _resume(self, method: Method, code: str) -> int:
         """Continue after the last checkpointed epoch, where there is one; returns the first epoch to run."""
         path = checkpoint_path(self.options, self.record["id"])
@@ -181,17 +205,20 @@ class _Trial:
         method.load_state_dict(state["method"])
         self.curve = Curve.from_dict(state["curve"])
         self.clocks.update(state["clocks"])
-        return int(state["epoch"]) + 1
+        first = int(state["epoch"]) + 1
+        if self.watcher is not None:
+            self.record["warnings"] += self.watcher.load_state_dict(state.get("watched"), first)
+        return first
 
     def _epoch(self, method: Method, task: Task, evaluator: Evaluator, epoch: int) -> dict[str, float | None]:
-        begin, in_stages = time.perf_counter(), task.stage_seconds
+        begin, elsewhere = time.perf_counter(), task.stage_seconds + task.watch_seconds
         task.start_epoch(epoch)
         with task.layer_randomness():
             method.epoch(epoch)
         learning_rate = next((net.lr for net in method.learners()), None)
         log = task.epoch_log()
         middle = time.perf_counter()
-        self.clocks["train_seconds"] += middle - begin - (task.stage_seconds - in_stages)
+        self.clocks["train_seconds"] += middle - begin - (task.stage_seconds + task.watch_seconds - elsewhere)
         loss = log.get("train_loss")
         if loss is not None and not math.isfinite(loss):
             raise Diverged(f"the training loss is not finite in epoch {epoch}")

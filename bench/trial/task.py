@@ -22,14 +22,15 @@ from bench.models import build
 from bench.ops.losses import cross_entropy
 from bench.stages import StageInfo, StageStore
 from bench.training import Training
-from bench.trial.evaluate import MEASURED_METRICS
+from bench.trial.evaluate import MEASURED_METRICS, SELECT_BY
 from bench.trial.images import VIEWS, Images
 
 if TYPE_CHECKING:
     from bench.trial.stage import Stage
+    from bench.trial.watch import Sightings
 
 #: names in a curve that only the harness fills
-MEASURED = ("epoch", "lr", "group_acc", *MEASURED_METRICS)
+MEASURED = tuple(dict.fromkeys(("epoch", "lr", "group_acc", *MEASURED_METRICS, *SELECT_BY.values())))
 
 
 #: seed -> training samples int64 [n] of one epoch
@@ -116,6 +117,9 @@ class Task:
         self._generators: dict[str, torch.Generator] = {}
         self._loops = 0
         self._log: dict[str, tuple[Tensor, int]] = {}
+        self._averages: list[Average] = []
+        self._sightings: Sightings | None = None
+        self.watch_seconds = 0.0  # wall time of what is watched
 
     # -- privileged information ------------------------------------------------------------------------------------
     @property
@@ -189,7 +193,9 @@ class Task:
     def average(self, learner: Learner, name: str | None = None) -> Average:
         """A network that follows `learner` by a moving average (`average.update(decay)`), starting as its copy, or with the
         initial weights of `name`."""
-        return Average(learner, None if name is None else self._network(name))
+        average = Average(learner, None if name is None else self._network(name))
+        self._averages.append(average)
+        return average
 
     def _network(self, name: str) -> nn.Module:
         with self._initial(name):
@@ -367,7 +373,27 @@ class Task:
         total, count = self._log.get(name, (0.0, 0))
         self._log[name] = (total + value, count + 1)
 
+    # -- watched quantities -----------------------------------------------------------------------------------------
+    def observe(self, name: str, **kinds: Callable[[], Any]) -> None:
+        """Offer a quantity that a suite can watch under `name` (its key `watch`); for figures, without any effect on results.
+
+        Callables run at once, and only where `name` is watched, under no_grad; what they return is copied. One of
+
+        - `members`: a set of samples, bool [N];
+        - `values`: a number per sample, floating [N]; beside it `mixture` (one of `bench.ops`, or weights, means and variances,
+          each [C]), `simulated` (floating [M], to compare with) and `threshold` (a number);
+        - `points`: where samples lie, floating [N, D]; beside it `members` and `labels` (int64 [N], if not the given ones).
+
+        Passes in evaluation mode, streams and logs in them leave no trace. Of several calls with one name in an epoch the first
+        counts. Raises `ValueError` for other kinds and for other shapes, where anything is watched.
+        """
+        if self._sightings is not None:
+            self._sightings.look(self, name, kinds)
+
     # -- used by the harness ----------------------------------------------------------------------------------------
+    def watch_with(self, sightings: Sightings) -> None:
+        self._sightings = sightings
+
     def start_epoch(self, epoch: int) -> None:
         self.current_epoch, self._loops, self._subset = epoch, 0, None
         self._generators.clear()

@@ -1,0 +1,78 @@
+"""What is wrong with a suite although each of its cells is right: rules without effect, rows that stand twice."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from bench.fields import nearest
+from bench.plan.entries import Entry, Overrides
+from bench.yaml_source import Path_, Problem
+
+if TYPE_CHECKING:
+    from bench.plan.planner import Planner
+
+_KEYS = "params.<field>, <method>.<field>, training.<field>, protocol.<field>"
+
+
+def check(planner: Planner, entries: list[Entry]) -> None:
+    """Add what is found to the planner's problems."""
+    if not planner.problems:  # a rule may only seem unused because its cells could not be resolved
+        _check_rules(planner)
+    if not planner.problems:
+        _check_overrides(planner, entries)
+    _check_duplicates(planner, entries)
+
+
+def _check_rules(planner: Planner) -> None:
+    suite, source = planner.suite, planner.source
+    for number, rule in enumerate(suite.where):
+        unused = [key for key in rule.set if (number, key) not in planner.used_rules]
+        if (unused or not rule.set) and not _moot(rule.match, planner.overrides):
+            message = f"this rule sets {', '.join(unused) or 'nothing'} on no cell"
+            hint = f"keys are {_KEYS}; check `match` too"
+            planner.problems.append(source.problem(("where", number, "set", *unused[:1]), message, hint))
+    for number, exclude in enumerate(suite.exclude):
+        if number not in planner.used_excludes and not _moot(exclude.match, planner.overrides):
+            planner.problems.append(source.problem(("exclude", number), "this rule matches no cell", "check `match`"))
+    for number, need in enumerate(suite.forbid_needs):
+        from bench.method import NEEDS
+
+        if need not in NEEDS:
+            problem = source.problem(("forbid_needs", number), f"unknown need {need!r}", nearest(need, NEEDS))
+            planner.problems.append(problem)
+
+
+def _moot(match: Mapping[str, Any], overrides: Overrides) -> bool:
+    """Whether a rule may match nothing because the command line replaced what it matches on."""
+    model = any(key.startswith("model.") for key in overrides.set)
+    return ("seed" in match and overrides.seeds is not None) or ("model" in match and model)
+
+
+def _check_overrides(planner: Planner, entries: list[Entry]) -> None:
+    for key in planner.overrides.set:
+        if key not in planner.used_set:
+            hint = f"keys are {_KEYS}, model.<field>"
+            known = {name for entry in entries for name in entry.origins}
+            known |= {f"{cls.slug}.{name}" for cls in planner.classes.values() for name in cls.fields()}
+            hint = f"{nearest(key, known)}; {hint}"
+            planner.problems.append(Problem("--set", None, key, "sets nothing in this suite", hint))
+
+
+def _check_duplicates(planner: Planner, entries: list[Entry]) -> None:
+    seen: dict[tuple, Entry] = {}
+    faults: dict[Path_, Problem] = {}  # one per place, however many cells it makes
+    for entry in entries:
+        first = seen.setdefault((entry.dataset, entry.noise, entry.method, entry.seed), entry)
+        if first is entry:
+            continue
+        at, at_first = next(pair for pair in zip(entry.places, first.places, strict=True) if pair[0] != pair[1])
+        same, hint = "the same cell stands here twice", "remove one of them"
+        if first.id != entry.id:
+            same, hint = "two rows have the same label", "give one of them a `label`"
+        message = f"{same}: {entry.label()}; the first is in {planner.origin(at_first)}"
+        faults.setdefault(at, planner.source.problem(at, message, hint))
+    planner.problems += faults.values()
+    shared = len(entries) - len({entry.id for entry in entries})
+    if shared and not planner.problems:
+        planner.notes[f"{shared} rows share a cell with another row and are run once"] = None

@@ -1,0 +1,135 @@
+"""The words around a layout that records fill: marks and footnotes of rows and columns, and the caption."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from bench.report import captions
+from bench.report.blueprint import Column, Row, Section, SubRow, cell_keys
+from bench.report.layout import UNMEASURED, UNMEASURED_NOTE, Cell, Grid, Part
+from bench.report.measure import Measured
+from bench.report.papers import emphasis, source
+from bench.report.spec import METRICS, PROTOCOLS
+
+NOT_RUN = "published number, not run here"
+
+
+class Notes:
+    """Words about `table`. letters: the text of each footnote about a row or a column -> its mark."""
+
+    def __init__(self, table: Measured) -> None:
+        self.table, self.layout = table, table.layout
+        shown = list(dict.fromkeys(method for *_, method in table.cells))
+        self.by_method, notes = captions.method_notes(table.data, shown)
+        self.letters = {text: mark for mark, text in notes}
+        self.rows = [row for section in self.layout.sections for row in section.rows]
+
+    def label(self, row: Row) -> tuple[list[str], list[str]]:
+        """Marks of a row: those of its layout; those of needs, networks, its note, and of numbers not measured here."""
+        method = self.table.method_of(row)
+        texts = [row.note] if row.note else []
+        texts += [NOT_RUN] if method is None and self.layout.paper else []
+        return list(row.marks), self.by_method.get(method or "", []) + [self._letter(text) for text in texts]
+
+    def _letter(self, text: str) -> str:
+        return self.letters.setdefault(text, captions.letter(len(self.letters)))
+
+    def grid(self, parts: list[Part]) -> Grid:
+        """The table with its notes; `parts` have the marks of `label`."""
+        for section, part in zip(self.layout.sections, parts, strict=True):
+            self._mark_heads(section, part)
+        block = self.table.block
+        stars = self.layout.footnotes.items()
+        lines = [line for part in parts for line in part.lines]
+        used = {mark for line in lines for label in line.labels for mark in label.marks}
+        used |= {mark for line in lines for cell in line.cells for mark in cell.marks}
+        used |= {mark for mark, _ in self.layout.starred} if self.table.filling.published else set()
+        footnotes = [(mark, text) for mark, text in stars if mark in used]
+        footnotes += [(mark, text) for text, mark in self.letters.items()]
+        note = captions.data_note(block)
+        footnotes += [(captions.NON_CANONICAL_MARK, note)] if note else []
+        footnotes += [(mark, text) for text, mark in self.table.numbers.items()]
+        cells = [cell for line in lines for cell in line.cells]
+        footnotes += [(UNMEASURED, UNMEASURED_NOTE)] if any(cell.value == UNMEASURED for cell in cells) else []
+        return Grid(
+            key="", heading="", heading_marks=[captions.NON_CANONICAL_MARK] if note else [], parts=parts,
+            caption=self._caption(cells), emphasis=self._emphasis(), conditions=captions.conditions(block), footnotes=footnotes,
+            noise=captions.noise_notes(block),
+        )  # fmt: skip
+
+    def _mark_heads(self, section: Section, part: Part) -> None:
+        """A mark on every head whose columns come from another data set or noise than the layout says."""
+        texts = [self._swapped(section, column) for column in section.columns]
+        start = 0
+        for head in part.heads[0]:
+            own = set(texts[start : start + head.span]) - {None}
+            if len(own) == 1 and "" not in own:
+                head.marks = [self._letter(f"run on {own.pop()}")]
+            else:
+                for leaf, text in zip(part.heads[-1][start : start + head.span], texts[start : start + head.span], strict=True):
+                    leaf.marks = [self._letter(f"run on {text}")] if text else []
+            start += head.span
+
+    def _swapped(self, section: Section, column: Column) -> str | None:
+        """What a column is measured on instead, '' where the layout's own, None where nothing says it."""
+        cells = [(row, sub) for row, sub, other, _ in self.table.cells if other is column]
+        found = dict.fromkeys(self.table.taken(cell_keys(row, sub, column), column)["swapped"] for row, sub in cells)
+        return "; ".join(filter(None, found)) if found else None
+
+    def _emphasis(self) -> str:
+        text = emphasis(self.layout)
+        quoted = self.layout.paper and any(self.table.method_of(row) is None for row in self.rows)
+        others = " and published numbers" if quoted else ""
+        return f"{text[:-1]}; values with seeds absent{others} do not compete." if text else ""
+
+    def _caption(self, cells: Sequence[Cell]) -> list[list[str]]:
+        """Statistic; what each metric is and under which protocol; averages; published numbers."""
+        block = self.table.block
+        statistic = [captions.statistic(block, self.table.spec)] if block.outcomes else []
+        return [statistic, self._values(), self._averages(), self._published(cells)]
+
+    def _values(self) -> list[str]:
+        values: dict[tuple[str, str], list[str]] = {}
+        for row, sub, column, _ in self.table.cells:
+            keys = cell_keys(row, sub, column)
+            own = self.table.taken(keys, column)["value"]
+            named = [(self._name(sub, column), self.table.value_of(keys["metric"], own))]
+            named += [("in parentheses", self.table.value_of(column.beside, None))] if column.beside else []
+            for name, value in named:
+                names = values.setdefault(value, [])
+                names += [name] if name and name not in names else []
+        k, val = captions.last_k(self.table.block), captions.validation(self.table.block)
+        texts = []
+        for (metric, protocol), names in values.items():
+            meaning = f"{METRICS[metric].meaning}, {PROTOCOLS[protocol].meaning.format(k=k, val=val)}."
+            text = f"{', '.join(names)}: {meaning}" if names else meaning
+            texts.append(f"{text[0].upper()}{text[1:]}")
+        return texts
+
+    def _name(self, sub: SubRow, column: Column) -> str:
+        """What the table calls a value: its sub-row or the head of its column, '' where all values are one metric."""
+        if "metric" in sub.keys:
+            return sub.label
+        return column.path[-1][1] if len(self.layout.metrics()) > 1 and not column.beside else ""
+
+    def _averages(self) -> list[str]:
+        how = {"rounded": "printed", "unrounded": "unrounded"}
+        columns = [column for section in self.layout.sections for column in section.columns if column.average]
+        found = {
+            f"{column.path[-1][1]}: mean of the {how[column.average]} values of "
+            f"{', '.join(column.named) or 'the columns to its left below the same head'}." for column in columns
+        }  # fmt: skip
+        return sorted(found)
+
+    def _published(self, cells: Iterable[Cell]) -> list[str]:
+        quoted = any(cell.quoted for cell in cells)
+        beside = self.table.filling.published and bool(self.table.cells)
+        taken = [self.table.taken(cell_keys(row, sub, column), column) for row, sub, column, _ in self.table.cells]
+        swapped = list(dict.fromkeys(item["dataset"] for item in taken if not item["own"]))
+        texts = [f"In italics: published numbers ({source(self.layout, short=True)})."] if quoted else []
+        if beside:
+            difference = "" if swapped else " and the difference in points, measured minus published"
+            texts.append(f"In parentheses: the number of {source(self.layout)}{difference}.")
+        if swapped and (quoted or beside):
+            texts.append(f"Published numbers are of the paper's data sets, not of {', '.join(swapped)}: not to be compared.")
+        return texts
