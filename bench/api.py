@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 RESULTS = "results"
 MANIFEST = "plan.json"
 WORK = ".work"
+LEFTOVER_SECONDS = 3600.0
 _ENTRY_KEYS = {"id", "dataset", "noise", "method", "seed", "title", "needs", "networks", "skip"}
 TABLE_FILES = {"md": "table.md", "tex": "table.tex", "csv": "table.csv", "html": "table.html"}
 Say = Callable[[str], None]
@@ -116,13 +120,15 @@ def run(
         report = report or RunReport(plan.suite.name, folder, plan, before)
         seen = frozenset(entry.id for entry in report.plan.entries if report.plan is not plan)
         todo = [entry for entry in _to_run(plan, before, force=force, retry_failed=retry_failed) if entry.id not in seen]
-        adopted = frozenset() if force else _adopt(todo, root, folder, ("done",) if retry_failed else ("done", "diverged"))
+        usable = ("done",) if retry_failed else ("done", "diverged")
+        adopted = frozenset() if force else _adopt(todo, root, folder, usable, {name for name, _ in plan.suite.watched()})
         todo = [entry for entry in todo if entry.id not in adopted]
         _say_plan(plan, before, len(todo), len(adopted), say)
         _write_search(plan, folder)
         report.plan = plan
         if todo:
-            _execute(plan, todo, folder, data, shared, executor, address, tracking, force or retry_failed, report, say, interactive)
+            replace = force or retry_failed
+            _execute(plan, todo, folder, data, shared, executor, address, tracking, replace, report, say, interactive)
         fresh = fresh or bool(todo or adopted)
         report.scan = scan(entries, folder) if todo or adopted else before
         if plan.search is None or report.interrupted:
@@ -138,7 +144,7 @@ def run(
     _write_search(whole, folder)
     suffix = f"-{overrides.digest()}" if overrides.digest() else ""
     try:
-        _write_reports(whole, folder, suffix, report, fresh=fresh)
+        _write_reports(whole, suite, folder, suffix, report, fresh=fresh)
     except OSError as error:
         raise EnvironmentProblem(f"cannot write the tables: {error}; records are safe, run the suite again") from error
     return report
@@ -179,26 +185,37 @@ def load_records(folder: str | Path = RESULTS) -> dict[str, dict[str, Any]]:
 
 
 def table(
-    suite: str | Path, *, format: str = "md", protocol: str | None = None, results: str | Path = RESULTS
+    suite: str | Path,
+    *,
+    format: str = "md",
+    protocol: str | None = None,
+    published: bool = False,
+    results: str | Path = RESULTS,
 ) -> str:
-    """The suite's table from its records. Formats: md, tex, csv, html, text. `protocol` shows that one alone."""
-    from dataclasses import replace
+    """The suite's table from its records. Formats: md, tex, csv, html, text. `protocol` shows that one alone.
 
+    `published` prints the paper's numbers beside, in the layout of a published table. Raises `SuiteError` where the
+    table section names what the suite lacks.
+    """
     from bench.plan import scan
     from bench.report import render, table_data
+    from bench.report.spec import SpecError
     from bench.suite import load_suite
+    from bench.yaml_source import SuiteError
 
     parsed, source = load_suite(Path(suite))
     spec = parsed.table_spec()
-    if protocol is not None:
-        spec = replace(spec, protocols=(protocol,), primary=protocol)
-        spec.validate()
     folder = Path(results).resolve() / parsed.name
     manifest = current_manifest(parsed, source, folder)
     found = scan(manifest["entries"], folder)
     for identity in found.corrupt:
         load_record(record_path(folder, identity))  # raises: a table must not leave out what it cannot read
-    return render(table_data(manifest, found.records, spec), spec, format)
+    try:
+        spec = spec if protocol is None else spec.with_protocols([protocol])
+        spec = spec.with_published() if published else spec
+        return render(table_data(manifest, found.records, spec), spec, format)
+    except SpecError as error:
+        raise SuiteError([source.problem(error.path, error.message)]) from None
 
 
 def current_manifest(parsed: Suite, source: Source, folder: Path) -> dict[str, Any]:
@@ -247,8 +264,9 @@ def _to_run(plan: Plan, before: Scan, *, force: bool, retry_failed: bool) -> lis
     return list(chosen.values())
 
 
-def _adopt(todo: list[Entry], root: Path, folder: Path, statuses: Sequence[str]) -> frozenset[str]:
-    """Copy finished records of the same cells from other suites' folders; a cell is never run twice."""
+def _adopt(todo: list[Entry], root: Path, folder: Path, statuses: Sequence[str], watched: AbstractSet[str]) -> frozenset[str]:
+    """Copy finished records of the same cells from other suites' folders; a cell is never run twice, unless this suite
+    watches what no record of it shows."""
     if not todo:
         return frozenset()
     elsewhere = {path.stem: path for path in sorted(root.glob("*/*.json")) if path.parent != folder}
@@ -258,11 +276,15 @@ def _adopt(todo: list[Entry], root: Path, folder: Path, statuses: Sequence[str])
         if path is None:
             continue
         try:
-            usable = load_record(path)["status"] in statuses
+            record = load_record(path)
+            usable = record["status"] in statuses and watched <= set(record.get("watched") or {})
         except RecordError:
             continue  # it will be run here; the corrupt file is reported by the suite that owns it
         if usable:
-            write_atomic(record_path(folder, entry.id), path.read_bytes())
+            try:
+                write_atomic(record_path(folder, entry.id), path.read_bytes())
+            except OSError as error:
+                raise EnvironmentProblem(f"cannot write to {folder}: {error.strerror}") from error
             adopted.append(entry.id)
     return frozenset(adopted)
 
@@ -276,7 +298,7 @@ def _execute(
 
     jobs = [_job(plan, entry, folder, data, cache, executor, replace) for entry in todo]
     mirror = _open_mirror(tracking, folder, plan.suite.name, report, say)
-    listener = make_listener(jobs, mirror, say, interactive)
+    listener = make_listener(jobs, mirror, say, interactive, folder / WORK)
     try:
         with listener:
             run_jobs(
@@ -319,12 +341,21 @@ def _job(
         ),
         time_limit=resources.time_limit,
         checkpoint_seconds=resources.checkpoint_seconds,
+        checkpoint_epochs=tuple(vars(resources).get("checkpoint_epochs", ())),
+        checkpoint_dir=_checkpoint_dir(vars(resources).get("checkpoint_dir"), plan.suite.name),
         threads=max(1, int(resources.cpu)),
         noise_files=tuple(sorted(entry.noise_files.items())),
         cache=str(cache),
         watch=plan.suite.watched(),
     )
     return Job(entry.cell, options, entry.label(), str(folder), cpus=resources.cpu, gpus=resources.gpu, replace=replace)
+
+
+def _checkpoint_dir(place: str | None, suite: str) -> str | None:
+    """A folder of the suite below the place that it names; its records may be elsewhere, and other suites share the place."""
+    if place is None:
+        return None
+    return f"{place.rstrip('/')}/{suite}" if "://" in place else str(Path(place).expanduser().resolve() / suite)
 
 
 def _open_mirror(tracking: str | None, folder: Path, suite: str, report: RunReport, say: Say) -> Any:
@@ -351,10 +382,23 @@ def _writable(folder: Path) -> None:
         (folder / WORK).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
+        _remove_leftovers(folder)
     except OSError as error:
         raise EnvironmentProblem(
             f"cannot write to the results folder {folder}: {error.strerror}; choose another with --results DIR"
         ) from error
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Half-written files of processes that were killed; young ones may belong to a run that is going on."""
+    import time
+
+    for place in (folder, folder / WORK):
+        for name in os.listdir(place):
+            if name.startswith(".") and name.endswith(".tmp"):
+                with suppress(OSError):
+                    if time.time() - (place / name).stat().st_mtime > LEFTOVER_SECONDS:
+                        (place / name).unlink()
 
 
 def _device_present(suite: Suite, executor: str) -> None:
@@ -409,7 +453,7 @@ def _write_search(plan: Plan, folder: Path) -> None:
             raise EnvironmentProblem(f"cannot write to {folder}: {error.strerror}") from error
 
 
-def _write_reports(whole: Plan, folder: Path, suffix: str, report: RunReport, fresh: bool) -> None:
+def _write_reports(whole: Plan, suite: str | Path, folder: Path, suffix: str, report: RunReport, fresh: bool) -> None:
     from bench.plan import scan
     from bench.report import render, render_suite, table_data
 
@@ -434,12 +478,27 @@ def _write_reports(whole: Plan, folder: Path, suffix: str, report: RunReport, fr
         report.files += accuracy_curves(records, manifest, figure)
     else:
         report.files.append(figure.with_suffix(".png"))
+    if whole.suite.figures and not suffix:
+        report.files += _draw_figures(whole, suite, records, manifest, folder, report)
     if whole.search is not None:
         from bench.tune.plan import search_file
         from bench.tune.report import search_text
 
         report.text += "\n" + search_text(whole.search) + "\n"
         report.files.append(folder / search_file(whole.overrides.digest()))
+
+
+def _draw_figures(
+    whole: Plan, suite: str | Path, records: dict[str, dict[str, Any]], manifest: Mapping[str, Any], folder: Path,
+    report: RunReport,
+) -> list[Path]:  # fmt: skip
+    """The suite's `figures:`; one that its records cannot show is a warning with the way to get it."""
+    from bench.report.plots import draw, spec
+
+    wanted = spec.validate(whole.suite.figures)
+    drawn = draw(manifest, records, wanted, folder, path=str(suite))
+    report.warnings += [f"no figure {item.kind}: {item.reason}" for item in drawn if item.reason]
+    return [path for item in drawn for path in item.files]
 
 
 def _write_if_changed(path: Path, text: str) -> None:

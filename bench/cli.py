@@ -13,8 +13,13 @@ import click
 import bench
 from bench.cli_cache import cache
 from bench.cli_data import data, noise
+from bench.cli_figure import figure
+from bench.cli_leaderboard import leaderboard
 from bench.cli_options import guarded, parse_only, parse_seeds, parse_set
 from bench.cli_profile import profile
+from bench.cli_site import site
+from bench.cli_stats import stats
+from bench.cli_table import table
 
 EXIT_CODES = "Exit codes: 0 all cells done, 1 some failed, 2 bad usage or suite, 3 environment, 130 interrupted."
 
@@ -201,32 +206,6 @@ def show(cell: str, results: str, as_json: bool) -> None:
 
 @main.command()
 @click.argument("suite", metavar="SUITE")
-@click.option("--format", "fmt", type=click.Choice(["md", "tex", "csv", "html", "text"]), default="md", show_default=True)
-@click.option("--protocol", type=click.Choice(["last", "last_k", "best_oracle", "selected"]), help="Show this protocol alone.")
-@click.option("--output", type=click.Path(dir_okay=False), metavar="FILE", help="Write to FILE instead of the terminal.")
-@click.option("--results", default="results", show_default=True, metavar="DIR")
-@guarded
-def table(suite: str, fmt: str, protocol: str | None, output: str | None, results: str) -> None:
-    """Render a suite's table from its records; needs no torch, Ray or MLflow.
-
-    \b
-    bench table suites/quickstart.yaml --format tex --output table.tex
-    """
-    from bench.api import EnvironmentProblem
-    from bench.api import table as make_table
-
-    text = make_table(suite, format=fmt, protocol=protocol, results=results)
-    if output is None:
-        click.echo(text, nl=not text.endswith("\n"))
-        return
-    try:
-        Path(output).write_bytes(text.encode())
-    except OSError as error:
-        raise EnvironmentProblem(f"cannot write {output}: {error.strerror}") from error
-
-
-@main.command()
-@click.argument("suite", metavar="SUITE")
 @click.option("--results", default="results", show_default=True, metavar="DIR")
 @click.option("--tracking", metavar="URI", help="MLflow server or database; default: SQLite in the results folder.")
 @guarded
@@ -303,10 +282,8 @@ def doctor(results: str, as_json: bool) -> int:
     return 0 if all(finding["ok"] for finding in findings if finding["required"]) else 3
 
 
-main.add_command(data)
-main.add_command(noise)
-main.add_command(cache)
-main.add_command(profile)
+for command in (table, figure, stats, leaderboard, site, data, noise, cache, profile):
+    main.add_command(command)
 
 
 if __name__ == "__main__":

@@ -23,9 +23,7 @@ RESULTS = click.option("--results", default="results", show_default=True, metava
 @RESULTS
 @click.option("--list", "listing", is_flag=True, help="Print the kinds of figure with their options, and draw nothing.")
 @guarded
-def figure(
-    suite: str | None, kinds: tuple[str, ...], out: str | None, formats: str, results: str, listing: bool
-) -> int | None:
+def figure(suite: str | None, kinds: tuple[str, ...], out: str | None, formats: str, results: str, listing: bool) -> int | None:
     """Draw figures of a suite from its records: its `figures:` section, else every kind that the records can show.
 
     \b
@@ -49,9 +47,7 @@ def figure(
     return 1 if asked and left_out else 0
 
 
-def _draw(
-    suite: str, kinds: tuple[str, ...], out: str | None, formats: tuple[str, ...], results: str
-) -> tuple[list[Any], bool]:
+def _draw(suite: str, kinds: tuple[str, ...], out: str | None, formats: tuple[str, ...], results: str) -> tuple[list[Any], bool]:
     """What was drawn, and whether somebody asked for just these kinds."""
     from bench.api import EnvironmentProblem, current_manifest
     from bench.fields import FieldError

@@ -26,13 +26,13 @@ def guarded(command: Callable[..., int | None]) -> Callable[..., None]:
             count = len(error.problems)
             click.echo(f"error: {count} problem{'s' if count > 1 else ''} in the suite", err=True)
             for problem in error.problems:
-                click.echo(f"  {problem}", err=True)
+                _say(f"  {problem}")
             code = 2
         except FieldError as error:
-            click.echo(f"error: {error}", err=True)
+            _say(f"error: {error}")
             code = 2
         except RecordError as error:
-            click.echo(f"error: {error}", err=True)
+            _say(f"error: {error}")
             code = 1
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
@@ -40,12 +40,19 @@ def guarded(command: Callable[..., int | None]) -> Callable[..., None]:
         except Exception as error:
             if type(error).__name__ not in ("EnvironmentProblem", "DataError"):
                 raise
-            click.echo(f"error: {error}", err=True)
+            _say(f"error: {error}")
             code = 3
         sys.stdout.flush()
         sys.exit(code)
 
     return wrapper
+
+
+def _say(message: str) -> None:
+    """An error message; what it quotes may hold the password of an address, or characters that a terminal obeys."""
+    from bench.safe_text import printable, without_credentials
+
+    click.echo(printable(without_credentials(message)), err=True)
 
 
 def parse_only(values: tuple[str, ...]) -> dict[str, list[str]]:

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from bench.api import command_for, current_manifest, read_manifest, read_plan
 from bench.fields import FieldError
+from bench.live import drivers, duration, running
 from bench.records import first_line, load_record, record_files
+from bench.safe_text import printable
 from bench.suite import load_suite
 
 if TYPE_CHECKING:
@@ -26,21 +28,28 @@ def columns(rows: Sequence[Sequence[Any]], headers: Sequence[str]) -> str:
 
 # -- plan --------------------------------------------------------------------------------------------------------------
 def plan_json(suite: str, overrides: Overrides, results: Path, data: str | None = None) -> dict[str, Any]:
-    """Every cell with its state, resolved values and their origins."""
+    """Every cell with its state, resolved values and their origins, and how long those will take that have no record."""
+    from bench.estimate import estimate
     from bench.plan import scan
 
     plan = read_plan(suite, overrides, data, results)
-    found = scan([entry.shown() for entry in plan.entries], results.resolve() / plan.suite.name)
+    folder = results.resolve() / plan.suite.name
+    found = scan([entry.shown() for entry in plan.entries], folder)
     cells = [
         {**entry.shown(), "state": found.states[entry.id], "cell": entry.cell, "origins": entry.origins, "code": code}
         for entry, code in zip(plan.entries, _code_states(plan.entries, found.records), strict=True)
     ]
+    expected = estimate(cells, found.records, folder, plan.suite.resources)
+    seconds = expected.pop("cells")
+    cells = [{**cell, "estimated_seconds": seconds.get(cell["id"])} for cell in cells]
     head = {"suite": plan.suite.name, "counts": found.counts(), "notes": plan.notes, "corrupt": found.corrupt}
-    return {**head, "cells": cells}
+    return {**head, "estimate": expected, "cells": cells}
 
 
 def plan_text(suite: str, overrides: Overrides, results: Path, data: str | None = None, *, values: bool) -> str:
-    """A line per row and noise; with `values` also every resolved value with its origin."""
+    """A line per row and noise, then the time they will take; with `values` also every resolved value with its origin."""
+    from bench.estimate import estimate_text
+
     facts = plan_json(suite, overrides, results, data)
     rows: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     for cell in facts["cells"]:
@@ -55,6 +64,7 @@ def plan_text(suite: str, overrides: Overrides, results: Path, data: str | None 
     notes += [f"error: {message}" for message in facts["corrupt"].values()]
     if any(cell["code"] == "changed" for cell in facts["cells"]):
         notes.append("* the code of the method has changed since this record was made; --force runs it again")
+    notes += estimate_text(facts["estimate"])
     blocks = [text, *notes, f"{facts['suite']}: {len(facts['cells'])} cells: {total}"]
     if values:
         blocks += [_values_text(key, cells[0]) for key, cells in rows.items()]
@@ -104,7 +114,8 @@ def _code_states(entries: Sequence[Any], records: dict[str, Any]) -> list[str]:
 
 # -- status and show ---------------------------------------------------------------------------------------------------
 def status_json(suite: str, results: Path) -> dict[str, Any]:
-    """Counts per state, and what is not done with its reason; reads the manifest and the records only."""
+    """Counts per state, what is not done with its reason, and what runs now; reads manifest, records and heartbeats only."""
+    from bench.api import WORK
     from bench.plan import scan
 
     parsed, source = load_suite(Path(suite))
@@ -120,24 +131,52 @@ def status_json(suite: str, results: Path) -> dict[str, Any]:
             reason = entry["skip"] or found.corrupt.get(entry["id"]) or (record["reason"] if record else None)
             names = {axis: entry[axis] for axis in ("id", "dataset", "noise", "method", "seed")}
             open_cells.append({**names, "state": state, "reason": reason})
-    return {"suite": parsed.name, "file": suite, "folder": str(folder), "counts": found.counts(), "open": open_cells}
+    return {
+        "suite": parsed.name, "file": suite, "folder": str(folder), "counts": found.counts(), "open": open_cells,
+        "running": running(folder / WORK), "drivers": [driver.facts() for driver in drivers(folder / WORK)],
+    }  # fmt: skip
 
 
 def status_text(found: dict[str, Any]) -> str:
     lines = [f"{state:<9} {count}" for state, count in sorted(found["counts"].items())]
     shown = [cell for cell in found["open"] if cell["state"] != "missing"]
     for cell in shown[:20]:
-        reason = first_line(cell["reason"], 160)
+        reason = printable(first_line(cell["reason"], 160))
         label = f"{cell['dataset']} {cell['noise']} {cell['method']} seed {cell['seed']}"
         lines.append(f"  {cell['state']} {cell['id']} {label}: {reason}")
     if len(shown) > 20:
         lines.append(f"  and {len(shown) - 20} more; --json lists all")
+    lines += _running_text(found)
     next_step = f"bench table {found['file']}"
-    if "missing" in found["counts"]:
+    if any(not driver["gone"] for driver in found["drivers"]):
+        next_step = "wait; it is running"
+    elif "missing" in found["counts"]:
         next_step = f"bench run {found['file']}"
     elif {"failed", "diverged"} & set(found["counts"]):
         next_step = f"bench run {found['file']} --retry-failed"
     return "\n".join([*lines, f"{found['suite']}: next: {next_step}"])
+
+
+def _running_text(found: dict[str, Any]) -> list[str]:
+    """A line per run at work, one per cell that it runs, and one per run that ended without saying so."""
+    lines = []
+    for driver in found["drivers"]:
+        who = f"bench run on {driver['host']}, process {driver['pid']}"
+        if driver["gone"]:
+            lines.append(f"note: {who} ended in the middle of {len(driver['cells'])} cells: {driver['gone']}")
+            continue
+        old = f", last heard of {duration(driver['age_seconds'])} ago" if driver["age_seconds"] > 30 else ""
+        done = f"{driver['finished']} of {driver['total']} cells"
+        lines.append(f"running   {len(driver['cells'])} ({who}: {done}, left {driver['left']}{old})")
+        lines += [f"  {identity} {_cell_progress(found['running'][identity])}" for identity in driver["cells"][:20]]
+        lines += [f"  and {len(driver['cells']) - 20} more; --json lists all"] if len(driver["cells"]) > 20 else []
+    return lines
+
+
+def _cell_progress(cell: dict[str, Any]) -> str:
+    rate, left = cell["seconds_per_epoch"], cell["seconds_left"]
+    pace = f", {rate:.3g} s/epoch, left {duration(left)}" if rate is not None else f", {duration(cell['seconds'])} so far"
+    return printable(f"{cell['label']}: epoch {cell['epoch']}/{cell['epochs']}{pace}")
 
 
 def find_record(cell: str, results: Path) -> tuple[Path, dict[str, Any]]:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
+from bench.live import Live
 from bench.records import first_line
+from bench.safe_text import printable, without_credentials
 from bench.schedule import Adopted, Job, Listener
 
 Say = Callable[[str], None]
@@ -27,20 +30,24 @@ def headline(record: dict[str, Any]) -> str:
 
 
 class Progress(Listener):
-    """Counts and prints; the same lines on a terminal and in a log."""
+    """Counts and prints; the same lines on a terminal and in a log. `live` tells other processes what runs."""
 
-    def __init__(self, jobs: Sequence[Job], mirror: Any, say: Say) -> None:
-        self.total, self.mirror, self.say = len(jobs), mirror, say
+    def __init__(self, jobs: Sequence[Job], mirror: Any, say: Say, live: Live | None = None) -> None:
+        self.total, self.mirror, self.live = len(jobs), mirror, live
+        self.say: Say = lambda line: say(printable(without_credentials(line)))
         self.counts: Counter[str] = Counter()
         self.running: set[str] = set()
         self.warnings: list[str] = []
         self.begin = time.monotonic()
 
     def __enter__(self) -> Progress:
+        if self.live is not None:
+            self.live.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        pass
+        if self.live is not None:
+            self.live.__exit__()
 
     @property
     def finished_count(self) -> int:
@@ -56,6 +63,12 @@ class Progress(Listener):
 
     def started(self, job: Job) -> None:
         self.running.add(job.id)
+        if self.live is not None:
+            self.live.started(job.id, job.label, int(job.cell["training"]["epochs"]))
+
+    def epoch(self, job: Job, epoch: int, values: dict[str, float | None]) -> None:
+        if self.live is not None:
+            self.live.epoch(job.id, epoch, values)
 
     def finished(self, job: Job, record: dict[str, Any]) -> None:
         self.running.discard(job.id)
@@ -67,6 +80,9 @@ class Progress(Listener):
         )
         for warning in record["warnings"]:
             self.warnings.append(f"{job.label}: {warning}")
+        if self.live is not None:
+            self.live.counted(self.finished_count, self.time_left())
+            self.live.finished(job.id, record, elsewhere=isinstance(record, Adopted))
         if self.mirror is not None:
             self.mirror.log(record, job.label)
 
@@ -75,6 +91,9 @@ class Progress(Listener):
         self.counts["lost"] += 1
         self.warnings.append(f"{job.label}: NOT SAVED, run the suite again: {reason}")
         self.say(f"[{self.finished_count}/{self.total}] lost     {job.label}: {reason}")
+        if self.live is not None:
+            self.live.counted(self.finished_count, self.time_left())
+            self.live.lost(job.id, reason)
 
 
 class BarProgress(Progress):
@@ -85,18 +104,22 @@ class BarProgress(Progress):
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
         from rich.progress import Progress as RichProgress
 
+        super().__enter__()
         self._console = Console()
         self._bar = RichProgress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
             TextColumn("left {task.fields[left]}"), console=self._console, transient=True,
         )  # fmt: skip
         self._task = self._bar.add_task("starting", total=self.total, left="?")
-        self.say = lambda line: self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self.say = lambda line: self._console.print(
+            printable(without_credentials(line)), markup=False, highlight=False, soft_wrap=True
+        )
         self._bar.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
+        super().__exit__()
 
     def _refresh(self) -> None:
         failed = self.counts["failed"] + self.counts["diverged"] + self.counts["lost"]
@@ -116,5 +139,7 @@ class BarProgress(Progress):
         self._refresh()
 
 
-def make_listener(jobs: Sequence[Job], mirror: Any, say: Say, interactive: bool) -> Progress:
-    return (BarProgress if interactive else Progress)(jobs, mirror, say)
+def make_listener(jobs: Sequence[Job], mirror: Any, say: Say, interactive: bool, work: Path | None = None) -> Progress:
+    """`work`: the work folder, for the heartbeat and the logs of `bench.live`; without it there are none."""
+    live = Live(work, len(jobs)) if work is not None else None
+    return (BarProgress if interactive else Progress)(jobs, mirror, say, live)

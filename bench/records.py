@@ -16,7 +16,7 @@ import re
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -29,9 +29,6 @@ _KEYS = ("schema", "id", "suite", "cell", "status", "reason", "metrics", "curve"
 _NAME_LENGTH = len("0123456789abcdef.json")
 #: what only figures of single cells need, by far the largest part of a record
 BULK = ("curve", "detail", "watched")
-_BULKY = tuple(f'"{key}": ' for key in BULK)
-#: lines that are each record's own; the others repeat
-_OWN = tuple(f'"{key}": ' for key in ("id", "metrics", "cost", "provenance", "checksum"))
 _NUMBERS = re.compile(r"(\[[][0-9.,eEnul +-]{40,}\])")
 #: so many records are read by several processes, in chunks
 _MANY, _CHUNK = 4000, 500
@@ -54,7 +51,7 @@ def checksum(record: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical_json(body).encode()).hexdigest()
 
 
-def write_atomic(path: Path, data: bytes) -> None:
+def write_atomic(path: Path, data: bytes | memoryview) -> None:
     """All of `data` at `path`, or the old content and an `OSError`; also after a power cut."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
@@ -156,33 +153,36 @@ def load_summary(path: str | Path) -> dict[str, Any]:
     return record if sound else _summary(load_record(Path(path)))
 
 
-def load_summaries(paths: Sequence[Path]) -> Iterator[tuple[Path, dict[str, Any] | None, str]]:
-    """`load_summary` of each path in turn; for a corrupt record None and its fault. Many are read by as many processes as there
-    are cores, at most four; in a process with threads, or where processes cannot fork, by this one."""
+def load_summaries(paths: Sequence[Path], keep: Callable[[dict[str, Any]], Any]) -> Iterator[tuple[Path, Any, str]]:
+    """Path, `keep(load_summary(path))` and "" of each path in turn; for a corrupt record the path, None and its fault.
+
+    Many are read by as many processes as there are cores, at most four, which also call `keep`, a function of a module; in a
+    process with threads, or where processes cannot fork, by this one.
+    """
     workers = min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
     if len(paths) < _MANY or workers == 1 or threading.active_count() > 1:
         for path in paths:
-            yield path, *_read_one(path)
+            yield path, *_read_one(path, keep)
         return
     chunks = [paths[i : i + _CHUNK] for i in range(0, len(paths), _CHUNK)]
     # Chunks are handed out a few at a time, so that results do not pile up before a slower reader.
     with ProcessPoolExecutor(workers, multiprocessing.get_context("fork")) as pool:
-        waiting = deque(pool.submit(_read_chunk, chunk) for chunk in chunks[: 3 * workers])
+        waiting = deque(pool.submit(_read_chunk, chunk, keep) for chunk in chunks[: 3 * workers])
         for number, chunk in enumerate(chunks):
             found = waiting.popleft().result()
             if number + 3 * workers < len(chunks):
-                waiting.append(pool.submit(_read_chunk, chunks[number + 3 * workers]))
-            for path, (record, fault) in zip(chunk, found, strict=True):
-                yield path, record, fault
+                waiting.append(pool.submit(_read_chunk, chunks[number + 3 * workers], keep))
+            for path, (kept, fault) in zip(chunk, found, strict=True):
+                yield path, kept, fault
 
 
-def _read_chunk(paths: Sequence[Path]) -> list[tuple[dict[str, Any] | None, str]]:
-    return [_read_one(path) for path in paths]
+def _read_chunk(paths: Sequence[Path], keep: Callable[[dict[str, Any]], Any]) -> list[tuple[Any, str]]:
+    return [_read_one(path, keep) for path in paths]
 
 
-def _read_one(path: Path) -> tuple[dict[str, Any] | None, str]:
+def _read_one(path: Path, keep: Callable[[dict[str, Any]], Any]) -> tuple[Any, str]:
     try:
-        return load_summary(path), ""
+        return keep(load_summary(path)), ""
     except RecordError as error:
         return None, error.fault
 
@@ -205,38 +205,50 @@ def _read_lines(raw: bytes) -> tuple[dict[str, Any], str, str]:
     identity = ""
     lines = text[2:-3].split(",\n")
     for line in lines:
-        if line.startswith('"cell": '):
-            key, (record["cell"], texts["cell"], identity) = "cell", _cell_part(line)
+        start, _, value = line.partition('": ')
+        key = start[1:]
+        if key == "cell":
+            record[key], texts[key], identity = _cell_part(value)
         else:
-            read = _bulky_part if line.startswith(_BULKY) else _part if line.startswith(_OWN) else _shared_part
-            key, record[key], texts[key] = read(line)
+            record[key], texts[key] = _READERS.get(key, _shared_part)(key, value)
     if len(record) < len(lines):
         raise ValueError("a key twice")
     return record, "{" + ",".join([f'"{key}":{texts[key]}' for key in sorted(texts) if key != "checksum"]) + "}", identity
 
 
-def _part(line: str) -> tuple[str, Any, str]:
-    """Key, value and canonical text of one line; the value is what the text says."""
-    key, _, text = line.partition('": ')
-    key = key[1:]
+def _part(key: str, text: str) -> tuple[Any, str]:
+    """Value and canonical text of one line; the value is what the text says."""
     if not key.isidentifier():
         raise ValueError("not a key of ours")
     if text[0] not in "{[":
-        return key, json.loads(text), text
+        return json.loads(text), text
     if text[:2] == '{"' and "{" not in text[1:] and "[" not in text.replace("[]", "") and "\\" not in text:
-        members = [member.replace('": ', '":', 1) for member in text[2:-1].split(', "')]  # flat: they need only be sorted
-        if "" not in members:  # else a string ends in a comma and a space
-            text = '{"' + ',"'.join(sorted(members)) + "}"
-            return key, json.loads(text), text
+        members = sorted([member.replace('": ', '":', 1) for member in text[2:-1].split(', "')])  # flat: that is all
+        text = '{"' + ',"'.join(members) + "}"
+        return json.loads(text), text
     value = json.loads(text)
-    return key, _summary({key: value})[key], canonical_json(value)
+    return _summary({key: value})[key], canonical_json(value)
 
 
 _shared_part = functools.lru_cache(maxsize=4096)(_part)
 
 
+def _bulky_part(key: str, line: str) -> tuple[None, str]:
+    """None, and canonical text: long lists of numbers wait in `lists` while the rest is put into canonical order."""
+    pieces = _NUMBERS.split(line)
+    lists = [text.replace(" ", "") for text in pieces[1::2]]
+    short = pieces[0] + "".join([f'"@{i}@"{text}' for i, text in enumerate(pieces[2::2])])
+    pieces = _PLACE.split(canonical_json(json.loads(short)))
+    pieces[1::2] = [lists[int(number)] for number in pieces[1::2]]
+    return None, "".join(pieces)
+
+
+#: of lines that are each record's own; the others repeat
+_READERS = {key: _part for key in ("id", "metrics", "cost", "provenance", "checksum")} | {key: _bulky_part for key in BULK}
+
+
 def _cell_part(line: str) -> tuple[dict[str, Any], str, str]:
-    """The cell, its canonical text and identity. Seeds share everything but the seed, which `dumps` of a plan writes last."""
+    """The cell, its canonical text and identity. Seeds share everything but the seed, which the plan writes last."""
     front, _, seed = line.partition(', "seed": ')
     cell, before, after = _cell_without_seed(front)
     text = before + seed[:-1] + after
@@ -245,22 +257,11 @@ def _cell_part(line: str) -> tuple[dict[str, Any], str, str]:
 
 @functools.lru_cache(maxsize=4096)
 def _cell_without_seed(front: str) -> tuple[dict[str, Any], str, str]:
-    cell = json.loads("{" + front + "}}")["cell"]
+    cell = json.loads(front + "}")
     if set(cell) != {*AXES} - {"seed"}:
         raise ValueError("not a cell")
     before, after = ({key: cell[key] for key in sorted(cell) if (key < "seed") == first} for first in (True, False))
     return cell, canonical_json(before)[:-1] + ',"seed":', "," + canonical_json(after)[1:]
-
-
-def _bulky_part(line: str) -> tuple[str, None, str]:
-    """Key, None, and canonical text: long lists of numbers wait in `lists` while the rest is put into canonical order."""
-    pieces = _NUMBERS.split(line)
-    lists = [text.replace(" ", "") for text in pieces[1::2]]
-    short = pieces[0] + "".join([f'"@{i}@"{text}' for i, text in enumerate(pieces[2::2])])
-    ((key, value),) = json.loads("{" + short + "}").items()
-    pieces = _PLACE.split(canonical_json(value))
-    pieces[1::2] = [lists[int(number)] for number in pieces[1::2]]
-    return key, None, "".join(pieces)
 
 
 def record_files(folder: Path) -> list[Path]:

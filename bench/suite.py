@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from bench.fields import nearest
 from bench.kinds import check as check_kind
-from bench.report.spec import TableSpec
+from bench.report.spec import SpecError, TableSpec
 from bench.watch import Watch
 from bench.watch import parse as parse_watch
 from bench.yaml_source import Path_, Problem, Source, SuiteError, read
@@ -201,6 +201,8 @@ def load_suite(path: Path) -> tuple[Suite, Source]:
     problems += _figure_problems(suite, source)
     try:
         suite.table_spec()
+    except SpecError as error:
+        problems.append(source.problem(error.path, error.message))
     except ValueError as error:
         key, _, message = str(error).partition(": ")
         problems.append(source.problem(tuple(key.split(".")), message))

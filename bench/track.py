@@ -289,7 +289,22 @@ def _client(uri: str) -> Any:
     if path is not None:
         _relax_sync(path)
     with _creation_lock(uri):
+        if path is not None and path.stat().st_size == 0:
+            _create(path)
         return mlflow.MlflowClient(uri)
+
+
+def _create(path: Path) -> None:
+    """A new database at `path`, whole or not at all: MLflow cannot use one whose creation was cut off, nor complete it."""
+    import mlflow
+
+    for leftover in path.parent.glob(f".{path.name}.new*"):
+        leftover.unlink()
+    new = path.with_name(f".{path.name}.new")
+    _relax_sync(new)
+    store = mlflow.MlflowClient(f"sqlite:///{new}")._tracking_client.store
+    store.engine.dispose()
+    os.replace(new, path)
 
 
 @functools.cache

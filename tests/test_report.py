@@ -678,10 +678,15 @@ def test_accuracy_curves_writes_the_same_bytes_twice(tmp_path: Path) -> None:
     assert dict(matplotlib.rcParams) == before
 
 
+def curves_figure(records: Any, plan: Any) -> Any:
+    from bench.report.plots.curves import draw, sheets
+    from bench.report.plots.source import Source
+
+    return draw(sheets(Source.of(plan, records), {})[0])
+
+
 def test_curves_are_the_mean_and_range_of_finished_seeds() -> None:
     pytest.importorskip("matplotlib")
-    from bench.report.figures import curves_figure
-
     plan, records = small_suite()
     figure: Any = curves_figure(records, plan)
     titles = [axes.get_title(loc="left") for axes in figure.axes]
@@ -700,8 +705,6 @@ def test_curves_are_the_mean_and_range_of_finished_seeds() -> None:
 
 def test_the_figure_tells_what_is_absent_and_prints_labels_as_they_stand() -> None:
     pytest.importorskip("matplotlib")
-    from bench.report.figures import curves_figure
-
     plan, records = small_suite()
     foot = curves_figure(records, plan).texts[0].get_text()
     assert "bands: smallest to largest seed" in foot
@@ -717,8 +720,6 @@ def test_the_figure_tells_what_is_absent_and_prints_labels_as_they_stand() -> No
 
 def test_curves_of_diverged_cells_are_not_drawn() -> None:
     pytest.importorskip("matplotlib")
-    from bench.report.figures import curves_figure
-
     plan, records = small_suite()
     records["digits/none/erm/1"]["status"] = "diverged"
     figure: Any = curves_figure(records, plan)
@@ -735,12 +736,15 @@ def test_figures_of_suites_that_have_not_run(tmp_path: Path) -> None:
 
 
 def test_many_methods_are_spread_over_figures_with_the_first_in_each(tmp_path: Path) -> None:
-    from bench.report.figures import LINES, _parts
+    from bench.report.plots.curves import sheets
+    from bench.report.plots.source import LINES, Source
 
     names = [f"m{i:02d}" for i in range(2 * LINES)]
-    entries = [{"id": str(i), "dataset": "d", "noise": "n", "method": name, "label": name, "seed": 0, "skip": None,
+    entries = [{"id": str(i), "dataset": "d", "noise": "n", "method": name, "title": name, "seed": 0, "skip": None,
                 "needs": [], "networks": 1} for i, name in enumerate(names)]  # fmt: skip
-    parts = [[entry["method"] for entry in part["entries"]] for part in _parts({"suite": "s", "entries": entries})]
+    plan = {"suite": "s", "entries": entries}
+    parts = [list(sheet.methods) for sheet in sheets(Source.of(plan, {}), {})]
     assert all(part[0] == "m00" and len(part) <= LINES for part in parts)
     assert sorted({name for part in parts for name in part}) == names and sum(map(len, parts)) == len(names) + len(parts) - 1
-    assert _parts({"suite": "s", "entries": entries[:LINES]}) == [{"suite": "s", "entries": entries[:LINES]}]
+    (alone,) = sheets(Source.of({"suite": "s", "entries": entries[:LINES]}, {}), {})
+    assert list(alone.methods) == names[:LINES]

@@ -179,11 +179,11 @@ def test_published_numbers_and_differences_stand_beside_measured_ones() -> None:
     # a method that the suite lacks has the published numbers, which are marked and do not compete
     assert found["MixUp", "Best"][0] == "*95.6*" and found["MixUp", "Best"][4] == "–"
     text = filled(PAPER, paper_suite(), "md")
-    assert "published number, not run here" in text and "measured minus published" in text and "In italics" in text
+    assert "published number (ScanMix, Table 1), not run here" in text and "measured minus published" in text
     own = [line for line in lines_of(PAPER, paper_suite()) if line["dataset"] == "cifar10"]
     lines = {(line["row"], line["metric"], line["noise"], line["rate"]): line for line in own}
     line = lines["scanmix", "last", "symmetric", "0.5"]
-    assert (line["published"], line["difference"], line["protocol"]) == ("93.9", "−0.9", "last_k")
+    assert (line["published"], line["difference"], line["protocol"]) == ("93.9", "-0.9", "last_k")
     assert lines["scanmix", "best", "asymmetric", "0.49"]["status"] == "diverged"
     assert lines["mixup", "best", "symmetric", "0.2"]["source"] == "published"
 
@@ -252,6 +252,22 @@ def test_conventions_behind_a_noise_label_do_not_hide_it() -> None:
     suite = plan, records
     lines = lines_of("{layout: scanmix-table1}", suite)
     assert [line["value"] for line in lines if line["row"] == "erm" and line["value"]] == ["0.93", "0.89"]
+
+
+def test_a_noise_of_one_rate_may_be_called_by_its_kind_and_a_data_set_may_have_an_option() -> None:
+    plan, records = suite_of({("clothing1m", "none", "erm"): [(0.7,)], ("cifar10", "none", "scanmix"): [(0.9,)]})
+    plan["entries"][0]["dataset"] = "clothing1m (train=clean)"
+    plan["entries"][1]["noise"] = "semantic-densenet"
+    lines = [x for x in lines_of("{layout: scanmix-table2}", (plan, records)) if x["suite_noise"] == "semantic-densenet"]
+    assert [(x["row"], x["rate"]) for x in lines if x["value"]] == [("scanmix", "0.32")]
+    section = """
+    layout: odd-table5
+    rows: {erm clean: erm}
+    columns: [{match: {setting: clean}, take: {dataset: clothing1m (train=clean)}}]
+    published: true
+    """
+    assert "run on" not in filled(section, (plan, records), "md")
+    assert cells(section, (plan, records))["ERM", "clean"] == ["70.0 (75.2, −5.2)"]
 
 
 # -- mistakes ----------------------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from bench.records import load_record, write_record
 from bench.trial import checkpoint, runner
 from bench.trial import task as task_module
 from bench.trial.runner import Options, checkpoint_path, forget_checkpoint, run_cell
+from bench.trial.storage import Folder
 
 OPTIONS = Options("quickstart")
 
@@ -478,13 +479,14 @@ def test_no_flipped_bit_of_a_checkpoint_is_accepted(stopped: tuple[dict, Path]) 
     cell, path = stopped
     good = path.read_bytes()
     code = stored(path)["code"]
-    state, why = checkpoint.load(path, cell_id(cell), code, torch.device("cpu"))
+    where = Folder(path.parent)
+    state, why = checkpoint.load(where, cell_id(cell), code, torch.device("cpu"))
     assert state is not None and why is None
     for position in range(0, len(good), 97):
         flipped = bytearray(good)
         flipped[position] ^= 1
         path.write_bytes(flipped)
-        state, why = checkpoint.load(path, cell_id(cell), code, torch.device("cpu"))
+        state, why = checkpoint.load(where, cell_id(cell), code, torch.device("cpu"))
         assert state is None and "damaged" in why
 
 

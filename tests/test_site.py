@@ -132,6 +132,7 @@ def test_a_row_shows_mean_spread_and_the_reason_of_what_is_absent() -> None:
     assert gce[3] == "70.0 (1/2)"
     assert any("partly done failed (1 of 2 seeds): failed on purpose" in cell for cell in gce)
     odd = rows["ODD", "symmetric@0.5"]
+    assert odd[3] == "not converged"
     assert any("not converged (1 of 3 seeds)" in c and "not run (1 of 3 seeds)" in c and "too large for this" in c for c in odd)
     assert not any(re.search(r"\d\d\.\d", cell) for cell in odd)
 
@@ -176,7 +177,7 @@ def test_the_page_of_a_cell_holds_the_whole_record() -> None:
     assert "params.lam 3.0" in text and "last_k 3" in text and "lr 0.05" in text
     assert "acc. 90.00 90.00 95.00 90.00" in text and "epoch, counted from 1 2 4" in text
     assert "made up" in text and "rate 0.45" in text and "0 7 3" not in text and "a 7 3 b 0 10" in text
-    assert "fingerprint" in text and "1.0 s" in text and "git_commit null" in text
+    assert "fingerprint" in text and "train 1 s" in text and "git_commit null" in text
     assert '<path class="line c0" d="M' in page_of(files, "elr")
     assert json.loads(files[f"small/{identity}.json"])["id"] == identity
 

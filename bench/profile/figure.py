@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from bench.profile.clock import CATEGORIES
 from bench.profile.show import NAMES, seconds
 from bench.report.escape import clean
-from bench.report.figures import RC, WIDTH
+from bench.report.plots.style import RC, WIDTH
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,7 +7,10 @@ Pure: no torch, ray or mlflow, no clock, no network. The modules load on first u
     captions.py   generated captions and notes
     layout.py     the grid that every format prints: headers, marks, footnotes
     tables.py     Markdown, CSV, terminal text; latex.py; page.py (HTML); escape.py
-    figures.py    accuracy curves (matplotlib)
+    layouts/      the shape of each published table; schema.py, blueprint.py and reading.py parse such layouts
+    filling.py    the `table:` section of a suite with a layout; fill.py, measure.py and measure_notes.py fill it
+    papers.py     the tables of the papers, from published.csv alone
+    plots/        figures (matplotlib)
 """
 
 from __future__ import annotations
@@ -18,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bench.report.aggregate import Aggregate, Block, TableData, table_data
-    from bench.report.figures import accuracy_curves
+    from bench.report.plots.curves import accuracy_curves
+    from bench.report.papers import render_paper
     from bench.report.spec import FORMATS, TABLE_FIELDS, TableSpec
     from bench.report.tables import render
 
@@ -27,11 +31,12 @@ _HOME = {
     "Block": "aggregate",
     "TableData": "aggregate",
     "table_data": "aggregate",
-    "accuracy_curves": "figures",
+    "accuracy_curves": "plots.curves",
     "FORMATS": "spec",
     "TABLE_FIELDS": "spec",
     "TableSpec": "spec",
     "render": "tables",
+    "render_paper": "papers",
 }
 
 __all__ = [
@@ -43,6 +48,7 @@ __all__ = [
     "TableSpec",
     "accuracy_curves",
     "render",
+    "render_paper",
     "render_suite",
     "table_data",
 ]

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bench.records import write_atomic
-from bench.report.leaderboard import Board, read_board, suite_folders
+from bench.report.leaderboard import Board
+from bench.report.leaderboard_read import read_board, suite_folders
 from bench.report.leaderboard_text import render_board, suite_readme
 
 _NAME = re.compile(r"^name:\s*['\"]?([A-Za-z0-9][A-Za-z0-9._-]*)", re.MULTILINE)

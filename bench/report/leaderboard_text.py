@@ -24,6 +24,8 @@ PUBLISHED_NOISE = {
     "symmetric": ("symmetric", "uniform"), "uniform-flip": ("symmetric", "uniform"), "asymmetric": ("asymmetric",),
     "none": ("none", "real"),
 }  # fmt: skip
+#: settings in which a method is run as it is; the rows of "fine-tuned" have method names of their own
+PLAIN = ("", "noisy", "fine-tuned")
 PUBLISHED_METRICS = ("best", "last", "accuracy", "avg", "worst", "top1")
 
 INTRODUCTION = """\
@@ -219,7 +221,7 @@ def _links(row: Row) -> str:
 def _published() -> dict[tuple[str, str, float | None, str], list[Published]]:
     found: dict[tuple[str, str, float | None, str], list[Published]] = {}
     for line in published():
-        if line.table != "prose" and line.setting in ("", "noisy") and line.metric in PUBLISHED_METRICS and line.value:
+        if line.table != "prose" and line.setting in PLAIN and line.metric in PUBLISHED_METRICS and line.value:
             rate = float(line.rate) if line.rate else None
             found.setdefault((line.dataset, line.noise, rate or None, line.method_slug), []).append(line)
     return found

@@ -32,6 +32,11 @@ def measured_sheet(data: TableData, spec: TableSpec) -> Sheet:
     return Sheet(data.suite, data.title, [grid], lambda: csv_lines(chain.from_iterable(records for _, records in built)))
 
 
+def _base(label: str) -> str:
+    """A label without the conventions behind it: 'symmetric@0.2 (own_class=False)' is 'symmetric@0.2'."""
+    return label.partition(" (")[0]
+
+
 class Measured:
     """What filling a layout from records needs at every cell; collects the footnotes in order of appearance."""
 
@@ -83,20 +88,19 @@ class Measured:
         dataset = rule.get("dataset", usual)
         own_noise = column.take.get("noise") or self._noise(dataset, keys)
         noise = rule.get("noise", own_noise)
-        swapped = f"{dataset}, {noise}" if noise != own_noise else dataset if dataset != usual else ""
-        return {
-            "dataset": dataset, "noise": noise, "value": rule.get("value", column.value), "own": dataset == usual,
-            "swapped": swapped,
-        }  # fmt: skip
+        own = _base(dataset) == _base(usual)
+        swapped = f"{dataset}, {noise}" if noise != own_noise else "" if own else dataset
+        return {"dataset": dataset, "noise": noise, "value": rule.get("value", column.value), "own": own, "swapped": swapped}
 
     def _noise(self, dataset: str, keys: dict[str, str]) -> str:
         """The suite's label for a noise: kind@rate, for the kinds that stand for it in the order of the layout."""
         there = [noise for data, noise, _ in self.outcomes if data == dataset]
         for kind in (*self.layout.noises.get(keys["noise"], ()), keys["noise"]):
             plain = f"{kind}@{keys['rate']}" if keys["rate"] and kind != "none" else kind
-            for label in there:
-                if label == plain or label.partition(" (")[0] == plain:
-                    return label
+            for wanted in (plain, kind):  # a noise of one rate alone, as from a file, may be called by its kind
+                found = next((label for label in there if wanted in (label, _base(label))), None)
+                if found is not None:
+                    return found
         return f"{keys['noise']}@{keys['rate']}" if keys["rate"] else keys["noise"]
 
     def value_of(self, metric: str, own: tuple[str, str] | None) -> tuple[str, str]:
@@ -157,9 +161,8 @@ class Measured:
         if mean is not None and printed:
             decimals = min(self.spec.digits, max(0, -int(Decimal(printed).as_tuple().exponent)))
             difference = Decimal(percent(mean, self.spec.digits)) - Decimal(printed)
-            text = f"{difference:+.{decimals}f}".replace("-", "−")
-            cell.note += f", {text}"
-            line["difference"] = text
+            line["difference"] = f"{difference:+.{decimals}f}"
+            cell.note += f", {line['difference']}".replace("-", "−")
 
     def _average(self, row: Row, sub: SubRow, column: Column, method: str) -> Filled:
         """The mean of other columns of the line: for each seed where all have the same seeds, else of their means."""

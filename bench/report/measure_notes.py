@@ -11,8 +11,6 @@ from bench.report.measure import Measured
 from bench.report.papers import emphasis, source
 from bench.report.spec import METRICS, PROTOCOLS
 
-NOT_RUN = "published number, not run here"
-
 
 class Notes:
     """Words about `table`. letters: the text of each footnote about a row or a column -> its mark."""
@@ -28,7 +26,8 @@ class Notes:
         """Marks of a row: those of its layout; those of needs, networks, its note, and of numbers not measured here."""
         method = self.table.method_of(row)
         texts = [row.note] if row.note else []
-        texts += [NOT_RUN] if method is None and self.layout.paper else []
+        if method is None and self.layout.paper:
+            texts.append(f"published number ({source(self.layout, short=True)}), not run here")
         return list(row.marks), self.by_method.get(method or "", []) + [self._letter(text) for text in texts]
 
     def _letter(self, text: str) -> str:
@@ -58,17 +57,18 @@ class Notes:
         )  # fmt: skip
 
     def _mark_heads(self, section: Section, part: Part) -> None:
-        """A mark on every head whose columns come from another data set or noise than the layout says."""
+        """A mark on the widest heads whose columns all come from one other data set or noise than the layout says."""
         texts = [self._swapped(section, column) for column in section.columns]
-        start = 0
-        for head in part.heads[0]:
-            own = set(texts[start : start + head.span]) - {None}
-            if len(own) == 1 and "" not in own:
-                head.marks = [self._letter(f"run on {own.pop()}")]
-            else:
-                for leaf, text in zip(part.heads[-1][start : start + head.span], texts[start : start + head.span], strict=True):
-                    leaf.marks = [self._letter(f"run on {text}")] if text else []
-            start += head.span
+        open_columns = set(range(len(texts)))
+        for heads in part.heads:
+            start = 0
+            for head in heads:
+                under = range(start, start + head.span)
+                own = {texts[i] for i in under} - {None}
+                if len(own) == 1 and "" not in own and head.text and open_columns >= set(under):
+                    head.marks = [self._letter(f"run on {own.pop()}")]
+                    open_columns -= set(under)
+                start += head.span
 
     def _swapped(self, section: Section, column: Column) -> str | None:
         """What a column is measured on instead, '' where the layout's own, None where nothing says it."""
@@ -126,7 +126,7 @@ class Notes:
         beside = self.table.filling.published and bool(self.table.cells)
         taken = [self.table.taken(cell_keys(row, sub, column), column) for row, sub, column, _ in self.table.cells]
         swapped = list(dict.fromkeys(item["dataset"] for item in taken if not item["own"]))
-        texts = [f"In italics: published numbers ({source(self.layout, short=True)})."] if quoted else []
+        texts = []
         if beside:
             difference = "" if swapped else " and the difference in points, measured minus published"
             texts.append(f"In parentheses: the number of {source(self.layout)}{difference}.")

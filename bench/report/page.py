@@ -22,7 +22,11 @@ td.none { color: #666 }
 """.strip()
 # Added where a table has what the others lack, so that pages without it keep their bytes.
 LAYOUT_STYLE = """
+thead tr:not(:last-child) th { border-bottom: 0 }
 thead tr:not(:last-child) th[colspan] { border-bottom: 1px solid #bbb }
+thead th[rowspan] { border-bottom: 1px solid #888; vertical-align: bottom }
+thead th:first-child { text-align: left }
+sub, sup { line-height: 0 }
 tbody.rule tr:first-child > * { border-top: 1px solid #111 }
 table + table, h3 + table { margin-top: 1rem }
 td i { color: #555 }

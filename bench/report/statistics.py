@@ -2,7 +2,7 @@
 
 Two questions, kept apart. Within one (data set, noise) the blocks are seeds: every method sees the same labels under a seed, so
 differences are paired by the draw of the noise, and the answer is about this data set alone. Over all of them the blocks are, by
-default, (data set, noise) with the mean over seeds taken first, as Demsar (JMLR 7, 2006, section 3.2) asks: seeds of one data set
+default, (data set, noise) with the mean over seeds taken first, as Demšar (JMLR 7, 2006, section 3.2) asks: seeds of one data set
 are no independent data sets. Numbers come from scipy, scikit-posthocs and statsmodels; nothing is filled in where a cell is
 missing.
 """
@@ -118,7 +118,10 @@ def statistics(
 
 
 def _setting(at: tuple[str, str], outcomes: Sequence[Outcome], methods: list[str], metric: str, protocol: str) -> Section:
-    """One (data set, noise): a block for each seed; cells without a value are `missing`, and then nothing is computed."""
+    """One (data set, noise): a block for each seed; cells without a value are `missing`, and then nothing is computed. Methods
+    that the plan does not run here at all take no part."""
+    present = {outcome.entry["method"] for outcome in outcomes}
+    methods = [method for method in methods if method in present]
     section = Section(f"{at[0]}, {at[1]}", "seed", methods)
     seeds = sorted({outcome.entry["seed"] for outcome in outcomes})
     found = {(outcome.entry["method"], outcome.entry["seed"]): outcome for outcome in outcomes}
@@ -159,18 +162,22 @@ def _at(at: tuple[str, str], method: str, seed: int) -> dict[str, Any]:
 
 
 def _overall(settings: Sequence[tuple[str, str]], sections: Sequence[Section], methods: list[str], blocks: str) -> Section:
-    section = Section("all data sets and noises", BLOCKS[blocks], methods)
-    section.missing = [cell for part in sections for cell in part.missing]
+    kept = [method for method in methods if all(method in part.methods for part in sections)]
+    section = Section("all data sets and noises", BLOCKS[blocks], kept)
+    if len(kept) < len(methods):
+        others = ", ".join(method for method in methods if method not in kept)
+        section.notes.append(f"left out, since the suite does not run them everywhere: {others}")
+    section.missing = [cell for part in sections for cell in part.missing if cell["method"] in kept]
     section.refused = [f"{part.name}: {text}" for part in sections for text in part.refused]
     if section.missing or section.refused:
         return section
     if blocks == "seeds":
         section.blocks = [f"{part.name}, {block}" for part in sections for block in part.blocks]
-        section.values = [row for part in sections for row in part.values]
+        section.values = [row for part in sections for row in _columns(part, kept)]
         section.notes.append("seeds within a data set and noise are not independent data sets: these p values are too small for "
                              "a claim about data sets in general; average over seeds first (the default) for that")  # fmt: skip
         return section
-    means = [_column_means(part.values) for part in sections]
+    means = [_column_means(_columns(part, kept)) for part in sections]
     names = [part.name for part in sections]
     datasets = list(dict.fromkeys(dataset for dataset, _ in settings))
     if blocks == "datasets":
@@ -183,6 +190,11 @@ def _overall(settings: Sequence[tuple[str, str]], sections: Sequence[Section], m
     return section
 
 
+def _columns(section: Section, methods: Sequence[str]) -> list[list[float]]:
+    chosen = [section.methods.index(method) for method in methods]
+    return [[row[i] for i in chosen] for row in section.values]
+
+
 def _column_means(values: Sequence[Sequence[float]]) -> list[float]:
     return [math.fsum(column) / len(column) for column in zip(*values, strict=True)]
 
@@ -192,6 +204,9 @@ def _analyse(section: Section, baseline: str | None, alpha: float, margin: float
     import numpy as np
 
     if section.missing or section.refused:
+        return
+    if len(section.methods) < 2 or (baseline is not None and baseline not in section.methods):
+        section.refused.append(f"there is nothing to compare{f' with {baseline}' if baseline else ''}")
         return
     values = np.array(section.values)
     section.means = dict(zip(section.methods, values.mean(axis=0).tolist(), strict=True))
@@ -224,8 +239,9 @@ def _pairs(section: Section, values: NDArray[Any], baseline: str | None, alpha: 
     else:
         wilcoxon = [signed_rank(d) for d in differences]
         if smallest * len(chosen) > alpha:
+            least = min(1.0, smallest * len(chosen))
             section.notes.append(f"{len(chosen)} comparisons over {n} blocks: the smallest corrected p of Wilcoxon's test is "
-                                 f"{min(1.0, smallest * len(chosen)):.2g}, nothing can be significant; name a baseline, or run more")  # fmt: skip
+                                 f"{least:.2g}, nothing can be significant; name a baseline, or run more")  # fmt: skip
     t = [paired_t(d) for d in differences]
     if n < 2:
         section.refused.append("paired t: a single block has no spread")
@@ -242,7 +258,7 @@ def _pair(pair: tuple[str, str], d: NDArray[Any], margin: float, *p: float | Non
 
 
 def signed_rank(differences: NDArray[Any]) -> float:
-    """Two-sided p of Wilcoxon's signed-rank test [blocks]; ranks of zero differences go half to each side (Demsar, 3.1.3)."""
+    """Two-sided p of Wilcoxon's signed-rank test [blocks]; ranks of zero differences go half to each side (Demšar, 3.1.3)."""
     from scipy.stats import wilcoxon
 
     return float(wilcoxon(differences, zero_method="zsplit").pvalue) if differences.any() else 1.0
@@ -265,7 +281,7 @@ def holm(p: Sequence[float | None]) -> list[float | None]:
 
 
 def critical_difference(k: int, n: int, alpha: float = ALPHA) -> float:
-    """Difference of average ranks of `k` methods over `n` blocks that Nemenyi's test calls significant (Demsar, 3.2.2)."""
+    """Difference of average ranks of `k` methods over `n` blocks that Nemenyi's test calls significant (Demšar, 3.2.2)."""
     from scipy.stats import studentized_range
 
     return float(studentized_range.isf(alpha, k, math.inf) / math.sqrt(2) * math.sqrt(k * (k + 1) / (6 * n)))
@@ -294,8 +310,8 @@ def _friedman(section: Section, values: NDArray[Any], alpha: float) -> None:
         improved = (n - 1) * statistic / rest
         section.friedman |= {"F": float(improved), "p_F": float(f.sf(improved, k - 1, (k - 1) * (n - 1)))}
     if n <= 10 or k <= 5:
-        section.notes.append(f"Friedman: chi squared and F are approximations, rough for {n} blocks and {k} methods (Demsar: more "
-                             "than 10 and 5)")  # fmt: skip
+        section.notes.append(f"Friedman: chi squared and F are approximations, rough for {n} blocks and {k} methods "
+                             "(Demšar: more than 10 and 5)")  # fmt: skip
     cd = critical_difference(k, n, alpha)
     if cd >= k - 1:
         section.refused.append(f"Nemenyi: the critical difference of {cd:.2f} ranks exceeds the largest possible one, {k - 1}")

@@ -25,7 +25,7 @@ Command = Callable[[Mapping[str, Any]], str]
 
 
 def render_statistics(found: Statistics, fmt: str, command: Command | None = None) -> str:
-    """In one of `FORMATS`. `command`: what runs the cell of a plan entry, told for missing ones. ValueError for another format."""
+    """In one of `FORMATS`, else ValueError. `command`: what runs the cell of a plan entry, told for missing ones."""
     if fmt not in FORMATS:
         raise ValueError(f"unknown format of statistics {fmt!r}{nearest(fmt, FORMATS)}")
     if fmt == "csv":
@@ -41,11 +41,11 @@ def _parts(found: Statistics, command: Command | None) -> list[Part]:
         ("heading", f"Statistics of {found.suite}"),
         ("text", f"Metric: {METRICS[found.metric].meaning}; protocol: {protocol}. Comparisons: {against}; two-sided p values, "
                  f"as computed and after Holm's correction over the comparisons of a section; significant below {found.alpha:g}. "
-                 "Wilcoxon's signed-rank test gives half of the ranks of zero differences to each side; the paired t test assumes "
-                 "normal differences, which a few blocks cannot show. Rank 1 is best, ties share ranks. Win, tie, loss: blocks in "
-                 f"which the first method is better, within {found.margin:g} points, worse."),
-        ("text", f"In the sections of one data set and noise a block is a seed: all methods see the same labels under it. These say "
-                 "how sure the difference is on that data set, and nothing about others. In the last section a block is: "
+                 "Wilcoxon's signed-rank test gives half of the ranks of zero differences to each side; the paired t test "
+                 "assumes normal differences, which a few blocks cannot show. Rank 1 is best, ties share ranks. Win, tie, loss: "
+                 f"blocks in which the first method is better, within {found.margin:g} points, worse."),
+        ("text", "In the sections of one data set and noise a block is a seed: all methods see the same labels under it. These "
+                 "say how sure the difference is on that data set, and nothing about others. In the last section a block is: "
                  f"{BLOCKS[found.blocks]}."),
     ]  # fmt: skip
     for section in found.sections:
@@ -75,7 +75,8 @@ def _section(found: Statistics, section: Section, command: Command | None) -> li
         parts.append(("text", f"Friedman: chi squared = {values['chi2']:.3f}, p = {_p(values['p'])}{improved}."))
     if section.nemenyi:
         sets = "; ".join("{" + ", ".join(found.labels[name] for name in group) + "}" for group in section.nemenyi["groups"])
-        parts.append(("text", f"Nemenyi: the critical difference is {section.nemenyi['cd']:.3f} ranks. Not told apart: {sets or 'none'}."))
+        cd = f"{section.nemenyi['cd']:.3f}"
+        parts.append(("text", f"Nemenyi: the critical difference is {cd} ranks. Not told apart: {sets or 'none'}."))
     if section.pairs:
         parts += _pair_table(found, section)
     if section is found.overall and not found.baseline:
@@ -92,8 +93,8 @@ def _pair_table(found: Statistics, section: Section) -> list[Part]:
         for pair in ordered[:PAIRS]
     ]  # fmt: skip
     more = len(ordered) - len(rows)
-    rest: list[Part] = [("text", f"The {len(rows)} pairs with the smallest p; {more} more: --format csv, --json.")] if more else []
-    return [("table", [head, *rows]), *rest]
+    rest = f"The {len(rows)} pairs with the smallest p; {more} more: --format csv, --json."
+    return [("table", [head, *rows]), *([("text", rest)] if more else [])]
 
 
 def _least(pair: Pair) -> float:
@@ -132,7 +133,8 @@ def _text(parts: Sequence[Part]) -> str:
         if kind == "table":
             cells = [[clean(cell) for cell in row] for row in body]
             sizes = [max(width(row[i]) for row in cells) for i in range(len(cells[0]))]
-            rows = ["  ".join(pad(c, size, "right" if i else "left") for i, (c, size) in enumerate(zip(r, sizes, strict=True))) for r in cells]
+            sides = ["left", *["right"] * (len(sizes) - 1)]
+            rows = ["  ".join(map(pad, row, sizes, sides)) for row in cells]
             lines.append("\n".join([rows[0], "─" * width(rows[0]), *rows[1:]]))
         elif kind == "heading":
             lines.append(f"{clean(body)}\n{'═' * width(clean(body))}")
@@ -186,7 +188,7 @@ def as_json(found: Statistics, command: Command | None = None) -> dict[str, Any]
 # -- the diagram -------------------------------------------------------------------------------------------------------
 def critical_difference_diagram(found: Statistics, base: str | PathLike[str]) -> list[Path]:
     """Write `base`.png and .svg: average ranks over all blocks on a line, best at the left, and bars over what Nemenyi's test
-    cannot tell apart (Demsar, section 3.2.4). The same bytes every time. Raises ValueError where the test was refused."""
+    cannot tell apart (Demšar, section 3.2.4). The same bytes every time. Raises ValueError where the test was refused."""
     from bench.report.plots import style
 
     section = found.overall
@@ -207,7 +209,8 @@ def _diagram(found: Statistics, section: Section) -> Any:
     bars, line = 0.09 * len(sets) + 0.1, 0.19
     protocol = PROTOCOLS[found.protocol].label.format(k="k")
     foot = style.wrapped(
-        [f"Average rank over {len(section.blocks)} blocks ({section.unit}); {METRICS[found.metric].meaning}, {protocol}; rank 1 is best. "
+        [f"Average rank over {len(section.blocks)} blocks ({section.unit}); {METRICS[found.metric].meaning}, {protocol}; "
+         "rank 1 is best. "
          f"Bars join methods that Nemenyi's test does not tell apart at {found.alpha:g} (critical difference {cd:.2f})."],
         int(18 * style.WIDTH),
     )  # fmt: skip

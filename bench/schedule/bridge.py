@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from bench.schedule import Listener
+from bench.schedule.interrupts import finishing
 from bench.schedule.job import Adopted, Job, Record, SaveError, failed_record, save_record, signature, written_since
 from bench.schedule.limits import grace
 from bench.schedule.limits import reason as time_limit_reason
@@ -56,7 +57,8 @@ class Bridge:
             self.listener.epoch(job, result.pop("epoch"), result.pop("values"))
         elif "record" in result and number in self.open:
             record, unsaved = result.pop("record"), result.pop("unsaved", None)
-            self._close(number, record, unsaved, adopted=result.pop("adopted", False))
+            with finishing():
+                self._close(number, record, unsaved, adopted=result.pop("adopted", False))
 
     def failed(self, number: int, error: BaseException | None, *, died: bool = True) -> None:
         """The trial ended without a result: its worker died, or raised where `run_job` catches nothing."""

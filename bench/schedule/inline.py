@@ -6,6 +6,7 @@ import threading
 from collections.abc import Sequence
 
 from bench.schedule import Listener
+from bench.schedule.interrupts import finishing
 from bench.schedule.job import Job, Progress, SaveError, Stopped, run_job
 from bench.schedule.limits import alarm
 
@@ -25,7 +26,8 @@ def run_jobs(jobs: Sequence[Job], listener: Listener, stop: threading.Event | No
                 raise error.__cause__ from None
             return
         else:
-            listener.finished(job, record)
+            with finishing():
+                listener.finished(job, record)
 
 
 def _epoch(listener: Listener, job: Job) -> Progress:

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from bench.cell import cell_id
 from bench.records import SCHEMA, RecordError, load_record, record_path, write_record
+from bench.safe_text import clean_record
+from bench.schedule.interrupts import finishing
 
 if TYPE_CHECKING:
     from bench.trial.runner import Options
@@ -92,9 +94,10 @@ def run_job(
         if found is not None:
             return Adopted(found)
         record = _run(job, _stoppable(on_epoch, stop), guard or _unguarded)
-        save_record(job, record)
-        with suppress(OSError):  # the record is safe; what is left is a file too many
-            forget_checkpoint(job.options, job.id)
+        with finishing():
+            save_record(job, record)
+            with suppress(OSError):  # the record is safe; what is left is a file too many
+                forget_checkpoint(job.options, job.id)
     return record
 
 
@@ -116,6 +119,7 @@ def _run(job: Job, on_epoch: Progress, guard: Callable[[Job], AbstractContextMan
 
 def save_record(job: Job, record: Record) -> None:
     """Write the record into the job's folder. Raises `SaveError`; a record that is no valid JSON is saved as failed."""
+    clean_record(record)
     try:
         try:
             write_record(Path(job.folder), record)

@@ -21,7 +21,7 @@ import threading
 import time
 import uuid
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +94,8 @@ def _on_this_machine(job: Job) -> Job:
     options = dataclasses.replace(job.options, work_folder=str(scratch / "work") if job.options.work_folder else None)
     if options.cache and not Path(options.cache).is_dir():  # a cache that both machines see is shared
         options = dataclasses.replace(options, cache=str(scratch / "cache"))
+    if options.checkpoint_dir and "://" not in options.checkpoint_dir and not Path(options.checkpoint_dir).is_dir():
+        options = dataclasses.replace(options, checkpoint_dir=None)  # a folder of the driver's machine
     return dataclasses.replace(job, folder=str(scratch), options=options, replace=True)
 
 
@@ -217,12 +219,7 @@ def _kill(running: dict[str, Any]) -> None:
 @contextlib.contextmanager
 def connected(address: str | None = None) -> Iterator[None]:
     """Ray with our settings: a fresh local cluster, or the one at `address`; left as it is where Ray runs already."""
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    unset = not {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(os.environ)
-    if address is None and unset and "ray" not in sys.modules:  # Ray reads them when it is imported
-        # A token of our own: Ray would write one into the home directory, and fail where it cannot.
-        os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
+    _set_environment(local=address is None)
     import ray
 
     for logger in ("ray", "ray.tune", "ray.train", "ray.data"):
@@ -237,6 +234,16 @@ def connected(address: str | None = None) -> Iterator[None]:
         ray.shutdown()
         if session is not None:  # else /tmp/ray would keep every session for ever
             shutil.rmtree(session, ignore_errors=True)
+
+
+def _set_environment(*, local: bool) -> None:
+    """To be called before Ray is imported, which is when it reads this."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    unset = not {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(os.environ)
+    if local and unset and "ray" not in sys.modules:
+        # A token of our own: Ray would write one into the home directory, and fail where it cannot.
+        os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
 
 
 def _start(address: str | None) -> Path | None:
@@ -302,3 +309,36 @@ def _marked(jobs: Sequence[Job]) -> Iterator[str]:
     finally:
         for path in paths:
             path.unlink(missing_ok=True)
+
+
+# -- searching -----------------------------------------------------------------------------------------------------
+def optuna_search(
+    domains: Mapping[str, tuple[str, Sequence[Any]]], seed: int, history: Sequence[tuple[dict[str, Any], float]]
+) -> Any:
+    """Ray Tune's `OptunaSearch` over `domains` (name -> kind and its values), told `history`; `suggest(id)` proposes.
+
+    Choices are given and proposed by position. Raises `ImportError` where Ray or Optuna is not installed.
+    """
+    _set_environment(local=True)
+    import optuna
+    from ray import tune
+    from ray.tune.search.optuna import OptunaSearch
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    makers: dict[str, Callable[..., Any]] = {
+        "choice": lambda *values: tune.choice(list(range(len(values)))),
+        "int": lambda low, high: tune.randint(low, high + 1),
+        "uniform": tune.uniform,
+        "loguniform": tune.loguniform,
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return OptunaSearch(
+            OptunaSearch.convert_search_space({name: makers[kind](*values) for name, (kind, values) in domains.items()}),
+            metric="value", mode="max",
+            # a batch is proposed without the results of its own members: the liar keeps them apart
+            sampler=optuna.samplers.TPESampler(seed=seed % 2**32, n_startup_trials=1, multivariate=True, constant_liar=True),
+            points_to_evaluate=[setting for setting, _ in history],
+            evaluated_rewards=[value for _, value in history],
+        )  # fmt: skip

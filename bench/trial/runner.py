@@ -22,6 +22,7 @@ from bench.records import SCHEMA
 from bench.trial import checkpoint
 from bench.trial.evaluate import Curve, Diverged, Evaluator, Protocol, metrics
 from bench.trial.prepare import prepare
+from bench.trial.storage import Folder, Storage, storage
 from bench.trial.task import Task, TimeLimit
 from bench.trial.watch import Watcher
 from bench.watch import Watch
@@ -40,6 +41,8 @@ class Options:
     engine: Engine = Engine()
     time_limit: float | None = None  # seconds
     checkpoint_seconds: float = 30.0
+    checkpoint_epochs: tuple[int, ...] = ()  # 0-based; a checkpoint follows each of these as well
+    checkpoint_dir: str | None = None  # a folder, or an address such as s3://bucket/folder; None: the work folder
     threads: int = 1
     noise_files: tuple[tuple[str, str], ...] = ()  # sha256 of a label vector, and the file that holds it
     cache: str | None = None  # folder of stages shared between cells; None: `cache` in the work folder
@@ -71,11 +74,12 @@ def run_cell(cell: dict[str, Any], options: Options, on_epoch: Progress | None =
         record["status"], record["reason"] = "diverged", str(error)
     except TimeLimit as error:
         record["reason"] = str(error)
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        record["reason"] = f"out of memory: {error}"
     except Exception as error:
-        record["reason"] = f"{type(error).__name__}: {error}"
-        record["traceback"] = traceback.format_exc(limit=-8)
+        if _out_of_memory(error):
+            record["reason"] = f"out of memory: {error}"
+        else:
+            record["reason"] = f"{type(error).__name__}: {error}"
+            record["traceback"] = traceback.format_exc(limit=-8)
     trial.finish(begin)
     if trial.device.type == "cuda" and torch.cuda.is_available():
         del trial
@@ -83,14 +87,23 @@ def run_cell(cell: dict[str, Any], options: Options, on_epoch: Progress | None =
     return record
 
 
+def checkpoint_storage(options: Options) -> Storage | None:
+    """Where checkpoints lie; None where nothing is kept."""
+    place = options.checkpoint_dir or options.work_folder
+    return storage(place) if place else None
+
+
 def checkpoint_path(options: Options, identity: str) -> Path | None:
-    return Path(options.work_folder) / f"{identity}.ckpt" if options.work_folder else None
+    """The checkpoint's file where it lies in a folder."""
+    where = checkpoint_storage(options)
+    return where.path / checkpoint.name_of(identity) if isinstance(where, Folder) else None
 
 
 def forget_checkpoint(options: Options, identity: str) -> None:
-    path = checkpoint_path(options, identity)
-    if path is not None:
-        path.unlink(missing_ok=True)
+    """Remove the checkpoint of a cell, if there is one. Raises `OSError`."""
+    where = checkpoint_storage(options)
+    if where is not None:
+        where.remove(checkpoint.name_of(identity))
 
 
 class _Trial:
@@ -100,7 +113,9 @@ class _Trial:
         self.cell, self.options, self.record = cell, options, record
         self.device = torch.device(options.device)
         self.curve = Curve()
-        self.clocks = {"setup_seconds": 0.0, "train_seconds": 0.0, "eval_seconds": 0.0}
+        self.clocks = {"setup_seconds": 0.0, "train_seconds": 0.0, "eval_seconds": 0.0, "checkpoint_seconds": 0.0}
+        self.storage = checkpoint_storage(options)
+        self.checkpoint_bytes = 0
         self.peak = 0
         self.method: Method | None = None
         self.task: Task | None = None
@@ -135,7 +150,8 @@ class _Trial:
                 method.validated(epoch, float(values["val_acc"] or 0.0))
             if on_epoch is not None:
                 on_epoch(epoch, values)
-            if time.monotonic() - saved >= options.checkpoint_seconds and epoch + 1 < task.epochs:
+            due = time.monotonic() - saved >= options.checkpoint_seconds or epoch in options.checkpoint_epochs
+            if due and epoch + 1 < task.epochs:
                 self._checkpoint(method, code, epoch)
                 saved = time.monotonic()
         self.record["metrics"] = metrics(self.curve, protocol.last_k, protocol.select_by)
@@ -143,16 +159,18 @@ class _Trial:
 
     def _checkpoint(self, method: Method, code: str, epoch: int) -> None:
         """A checkpoint is an economy: where it cannot be written the cell goes on, and its record says so."""
-        where = checkpoint_path(self.options, self.record["id"])
-        if where is None:
+        if self.storage is None:
             return
+        begin = time.perf_counter()
         try:
             watched = self.watcher.state_dict() if self.watcher else None
-            checkpoint.save(where, self.record["id"], code, epoch, method, self.curve, self.clocks, watched)
+            size = checkpoint.save(self.storage, self.record["id"], code, epoch, method, self.curve, self.clocks, watched)
+            self.checkpoint_bytes = max(self.checkpoint_bytes, size)
         except OSError as error:
             warning = f"no checkpoint could be written ({error.strerror or error}): an interrupted run starts this cell anew"
             if warning not in self.record["warnings"]:
                 self.record["warnings"].append(warning)
+        self.clocks["checkpoint_seconds"] += time.perf_counter() - begin
 
     def finish(self, begin: datetime.datetime) -> None:
         record = self.record
@@ -172,6 +190,7 @@ class _Trial:
             **{name: round(value, 4) for name, value in self.clocks.items()},
             "images_per_second": round(backward / seconds, 1) if seconds > 0 else None,
             "peak_memory_bytes": self.peak,
+            "checkpoint_bytes": self.checkpoint_bytes,  # of the largest; 0 where none was written
             "networks": len(self.method.learners()) if self.method else 0,
             "forward_images": forward,
             "backward_images": backward,
@@ -194,10 +213,9 @@ class _Trial:
 
     def _resume(self, method: Method, code: str) -> int:
         """Continue after the last checkpointed epoch, where there is one; returns the first epoch to run."""
-        path = checkpoint_path(self.options, self.record["id"])
-        if path is None:
+        if self.storage is None:
             return 0
-        state, why = checkpoint.load(path, self.record["id"], code, self.device)
+        state, why = checkpoint.load(self.storage, self.record["id"], code, self.device)
         if state is None:
             if why:
                 self.record["warnings"].append(why)
@@ -228,6 +246,14 @@ class _Trial:
         extra = {name: value if math.isfinite(value) else None for name, value in log.items()}
         self.curve.append(epoch, {**values, **extra, "lr": learning_rate}, groups)
         return values
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Of the host or the device; torch raises a plain `RuntimeError` where the host refuses it memory."""
+    words = ("can't allocate memory", "out of memory")
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
+        isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+    )
 
 
 def _peak_memory(device: torch.device) -> int:

@@ -15,7 +15,7 @@ from bench.kinds import split
 from bench.plan.axes import auto_label, row_title
 from bench.plan.blocks import Block, Row
 from bench.plan.entries import Entry
-from bench.records import RecordError, load_record, record_path
+from bench.records import RecordError, first_line, load_record, record_path
 from bench.tune.searchers import next_settings
 from bench.tune.space import Setting, parse_space, probes, size
 from bench.yaml_source import Path_, Problem, SuiteError
@@ -181,7 +181,7 @@ def _trial(planner: Planner, study: Study, setting: Setting, entries: list[Entry
     bad = [record for record in found if record["status"] != "done"]
     if bad or not found:
         trial.state = bad[0]["status"] if bad else "failed"
-        trial.reason = str(bad[0]["reason"]).splitlines()[0][:200] if bad and bad[0]["reason"] else "all of its cells are excluded"
+        trial.reason = first_line(bad[0]["reason"], 200) if bad else "all of its cells are excluded"
         return trial
     metric = planner.suite.select
     if any(metric not in record["metrics"] for record in found):

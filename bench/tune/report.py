@@ -28,12 +28,13 @@ def search_text(search: Mapping[str, Any]) -> str:
     for study in search["studies"]:
         trials = study["trials"]
         bad = sum(trial["state"] in ("failed", "diverged") for trial in trials)
-        tried = f"{sum(trial['state'] != 'missing' for trial in trials)}/{search['budget']}" if study["space"] else "not searched"
+        known = sum(trial["state"] != "missing" for trial in trials)
+        tried = f"{known} of {search['budget']}" if study["space"] else "not searched"
         values = [trial["value"] for trial in trials if trial["value"] is not None]
         spread = f"{100 * min(values):.1f} to {100 * max(values):.1f}" if values else ""
         setting = ", ".join(f"{name}={value}" for name, value in (study["setting"] or {}).items())
-        rows.append((study["method"], study["dataset"], ", ".join(study["noises"]), tried, bad or "", spread,
-                     setting or {"given": "as given", "failed": "no setting finished"}.get(study["state"], "searching")))  # fmt: skip
+        chosen = setting or {"given": "as given", "failed": "no setting finished"}.get(study["state"], "searching")
+        rows.append((study["method"], study["dataset"], ", ".join(study["noises"]), tried, bad or "", spread, chosen))
     headers = ("method", "data set", "noises", "settings", "failed", "val. acc. %", "chosen")
     table = tabulate(rows, headers=headers, tablefmt="plain", disable_numparse=True)
     labels = sorted({study["validation"] for study in search["studies"] if study["validation"]})

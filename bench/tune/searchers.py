@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
 from bench.cell import canonical_json, stream_seed
-from bench.tune.space import Domain, Setting, Space, random_settings, size
+from bench.tune.space import Setting, Space, random_settings, size
 
 WORST = 0.0  # what a setting that failed or diverged is worth: no accuracy is lower
 
@@ -53,37 +51,18 @@ def _proposed(space: Space, seed: int, history: Sequence[tuple[Setting, float | 
 
 def _optuna(space: Space, seed: int, history: Sequence[tuple[Setting, float | None]]) -> Any:
     """Ray Tune's `OptunaSearch`, told the whole history."""
+
+    def coded(setting: Setting) -> Setting:  # by position: a choice may be of any type
+        return {n: d.values.index(setting[n]) if d.kind == "choice" else setting[n] for n, d in space.items()}
+
+    known = [(coded(setting), WORST if value is None else value) for setting, value in history]
     try:
-        import optuna
-        from ray import tune
-        from ray.tune.search.optuna import OptunaSearch
+        from bench.schedule.ray import optuna_search
+
+        return optuna_search({name: (domain.kind, domain.values) for name, domain in space.items()}, seed, known)
     except ImportError as error:
         message = f"a Bayesian search needs Ray and Optuna ({error}): pip install 'bench-lnl[tune]', or set `searcher: random`"
         raise SearcherMissing(message) from error
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-
-    def ray_domain(domain: Domain) -> Any:
-        if domain.kind == "choice":  # by position: a choice may be of any type
-            return tune.choice(list(range(len(domain.values))))
-        low, high = domain.values
-        if domain.kind == "int":
-            return tune.randint(low, high + 1)
-        return tune.loguniform(low, high) if domain.kind == "loguniform" else tune.uniform(low, high)
-
-    def coded(setting: Setting) -> Setting:
-        return {n: d.values.index(setting[n]) if d.kind == "choice" else setting[n] for n, d in space.items()}
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return OptunaSearch(
-            OptunaSearch.convert_search_space({name: ray_domain(domain) for name, domain in space.items()}),
-            metric="value", mode="max",
-            # every proposal of a batch is made without the results of the others; the liar keeps them apart
-            sampler=optuna.samplers.TPESampler(seed=seed % 2**32, n_startup_trials=1, multivariate=True, constant_liar=True),
-            points_to_evaluate=[coded(setting) for setting, _ in history],
-            evaluated_rewards=[WORST if value is None else value for _, value in history],
-        )  # fmt: skip
 
 
 def _setting(space: Space, proposal: Setting) -> Setting:

@@ -31,7 +31,8 @@ board, texts = pages(Path(sys.argv[1]))
 read = time.perf_counter() - began
 write_pages(texts, stale(texts))
 own, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-print(json.dumps({"cpu": own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime, "records": board.records, "groups": len(board.groups), "seconds": time.perf_counter() - began,
+processor = own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
+print(json.dumps({"cpu": processor, "records": board.records, "groups": len(board.groups), "seconds": time.perf_counter() - began,
                   "peak": (own.ru_maxrss + 4 * children.ru_maxrss) * 1024, "bytes": sum(map(len, texts.values()))}))
 """
 METHODS, SEEDS, GROUPS = 20, 5, 10
@@ -104,7 +105,8 @@ def main() -> int:
             out = subprocess.run([sys.executable, "-c", CHILD, str(results)], capture_output=True, text=True, check=True).stdout
             last = json.loads(out)
             print(
-                f"{last['records']:7d} records, {last['groups']:5d} tables: {last['seconds']:6.2f} s ({last['cpu']:.1f} s of processors), "
+                f"{last['records']:7d} records, {last['groups']:5d} tables: {last['seconds']:6.2f} s, "
+                f"{last['cpu']:6.2f} s of processors, "
                 f"{1e6 * last['seconds'] / last['records']:5.0f} us each, peak {last['peak'] / 1e6:6.0f} MB, "
                 f"pages {last['bytes'] / 1e6:5.1f} MB (writing the records took {written:.0f} s)",
                 flush=True,

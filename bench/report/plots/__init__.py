@@ -33,7 +33,8 @@ class Drawn:
 
 def kinds() -> list[str]:
     """Names of all kinds of figure, sorted."""
-    return sorted(info.name for info in pkgutil.iter_modules(__path__) if info.name not in _SHARED and not info.name.startswith("_"))
+    names = (info.name for info in pkgutil.iter_modules(__path__))
+    return sorted(name for name in names if name not in _SHARED and not name.startswith("_"))
 
 
 def module_of(kind: str) -> Any:

@@ -46,20 +46,23 @@ class Sheet:
 
 def sheets(source: Source, options: Mapping[str, Any]) -> list[Sheet]:
     measured = source.having(lambda outcome: at_keys(outcome, "detail", "confusion_last"))
-    found = [_sheet(source, at, options["classes"]) for at in measured.cells]
+    found = [sheet for at in measured.cells if (sheet := _sheet(source, at, options["classes"])) is not None]
     if not found:
         raise Absent(f"no finished record of {source.suite} has a confusion matrix (data of more than 100 classes have none)")
     return found
 
 
-def _sheet(whole: Source, at: At, classes: Sequence[str] | None) -> Sheet:
+def _sheet(whole: Source, at: At, classes: Sequence[str] | None) -> Sheet | None:
     chosen = whole.best(at, METHODS)
     source = whole.restricted({at: {method: whole.cells[at][method] for method in chosen}})
     outcomes = [o for group in source.cells[at].values() for o in group]
-    names = next(list(map(str, n)) for o in outcomes if (n := at_keys(o, "noise", "classes")))
+    matrices = {m: matrix for m, group in source.cells[at].items() if (matrix := shares_of(group))}
+    if not matrices:
+        return None
+    size = len(next(iter(matrices.values())))
+    known = next((n for o in outcomes if (n := at_keys(o, "noise", "classes")) and len(n) == size), range(size))
+    names = list(map(str, known))
     noise = mean_matrix([m for o in outcomes if (m := at_keys(o, "noise", "matrix"))])
-    matrices = {m: shares_of(group) for m, group in source.cells[at].items()}
-    matrices = {m: matrix for m, matrix in matrices.items() if matrix}
     pairs = partners(names, noise or next(iter(matrices.values())))
     order = chosen_classes(names, pairs, list(matrices.values()), classes)
     bars = {
@@ -147,10 +150,13 @@ def chosen_classes(
     return [names[i] for i in chosen[:MANY]]
 
 
-def _foot(source: Source, methods: int, order: Sequence[str], names: Sequence[str], pairs: Sequence[tuple[str, str]]) -> list[str]:
+def _foot(
+    source: Source, methods: int, order: Sequence[str], names: Sequence[str], pairs: Sequence[tuple[str, str]]
+) -> list[str]:
     seeds = seeds_text(source)
-    text = "Last epoch, a single seed." if seeds == "1" else f"Last epoch, mean over {seeds} seeds; whiskers: smallest to largest seed."
-    lines = [f"{text} Matrices: per cent of the test images of a class (row) by predicted class (column); under 0.5 not printed."]
+    mean = "a single seed" if seeds == "1" else f"mean over {seeds} seeds; whiskers: smallest to largest seed"
+    what = "per cent of the test images of a class (row) by predicted class (column); under 0.5 not printed"
+    lines = [f"Last epoch, {mean}. Matrices: {what}."]
     if pairs:
         lines[0] += f" Confusable pairs, framed: {'; '.join(f'{a}, {b}' for a, b in pairs)}."
     if len(order) < len(names):
@@ -191,7 +197,10 @@ def draw(sheet: Sheet) -> Figure:
         else:
             axes.tick_params(labelleft=False)
     axes = figure.add_subplot(grid[rows, :])
-    bars(axes, sheet.bars, list(sheet.methods), sheet.classes)
+    style.bars(axes, sheet.bars, {method: i for i, method in enumerate(sheet.methods)}, sheet.classes)
+    crowded = len(sheet.classes) * longest > 130
+    names = [style.plain(style.shortened(name, 14)) for name in sheet.classes]
+    axes.set_xticks(range(len(names)), names, fontsize=6.5, rotation=90 if crowded else 0)
     style.title(axes, f"{sheet.at[0]}, {sheet.at[1]}", style.WIDTH)
     axes.set_ylabel("accuracy of the class (%)", labelpad=2)
     style.legend(figure, style.bar_handles(labels), legend_columns, handlelength=2.0)
@@ -205,23 +214,3 @@ def _frame_pairs(axes: Axes, sheet: Sheet) -> None:
         i, j = sorted((sheet.classes.index(a), sheet.classes.index(b)))
         if j == i + 1:
             axes.add_patch(Rectangle((i - 0.5, i - 0.5), 2, 2, fill=False, edgecolor="#D55E00", linewidth=0.9))
-
-
-def bars(axes: Axes, values: Mapping[str, Mapping[str, Band]], methods: Sequence[str], places: Sequence[str]) -> None:
-    """Bars of several methods at each place, with whiskers from the smallest to the largest seed."""
-    width = 0.8 / max(1, len(methods))
-    for j, method in enumerate(methods):
-        for place, name in enumerate(places):
-            value = values.get(method, {}).get(name)
-            if value is not None:
-                x = place - 0.4 + (j + 0.5) * width
-                axes.bar(x, value.mean, 0.92 * width, **style.bar_look(j))
-                if value.n > 1:
-                    axes.vlines(x, value.low, value.high, color="#222222", linewidth=0.7)
-    axes.set(ylim=(0, 102), xlim=(-0.55, len(places) - 0.45))
-    crowded = len(places) * max(map(len, places)) > 90
-    names = [style.plain(style.shortened(place, 14)) for place in places]
-    axes.set_xticks(range(len(places)), names, fontsize=6.5, rotation=90 if crowded else 0)
-    axes.grid(False, axis="x")
-    axes.set_axisbelow(True)
-    axes.tick_params(axis="x", length=0)

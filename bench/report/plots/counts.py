@@ -123,13 +123,7 @@ def _handle(index: int, label: str) -> Any:
     from matplotlib.patches import Patch
 
     look = style.look(index)
-    return Patch(facecolor=(*_rgb(look["color"]), 0.25), edgecolor=look["color"], linestyle=look["linestyle"], label=label)
-
-
-def _rgb(colour: str) -> tuple[float, float, float]:
-    from matplotlib.colors import to_rgb
-
-    return to_rgb(colour)
+    return Patch(facecolor=(look["color"], 0.25), edgecolor=look["color"], linestyle=look["linestyle"], label=label)
 
 
 def _draw(axes: Axes, panel: Panel, methods: Sequence[str]) -> None:

@@ -119,8 +119,11 @@ def draw(sheet: Sheet) -> Figure:
 def _draw(axes: Axes, tile: Tile) -> None:
     from matplotlib import image
 
-    picture = image.imread(io.BytesIO(tile.png), format="png")
-    axes.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    try:
+        picture = image.imread(io.BytesIO(tile.png), format="png")
+        axes.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    except (OSError, ValueError, SyntaxError):  # what Pillow raises for what is no PNG
+        axes.text(0.5, 0.5, "unreadable", transform=axes.transAxes, ha="center", va="center", fontsize=5, color="#666666")
     axes.set(xticks=[], yticks=[])
     axes.grid(False)
     colour = {None: "#999999", True: WRONG, False: RIGHT}[tile.wrong]

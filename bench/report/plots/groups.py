@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 TITLE = "bars: accuracy of every group and of the worst one, noise AUC of every group"
 #: `group_acc` is not averaged over the last epochs, so there is no last_k
 OPTIONS: dict[str, Option] = {
-    "protocol": Option("choice", "last", "which epoch's accuracy; noise AUC is always the last epoch's", ("last", "best_oracle", "selected")),
+    "protocol": Option(
+        "choice", "last", "which epoch's accuracy; noise AUC is always the last epoch's", ("last", "best_oracle", "selected")
+    ),
     "reference": Option("text", "erm", "method drawn as a dotted line instead of bars, where the plan has it"),
 }
 WORST = "worst group"
@@ -82,7 +84,11 @@ def _bands(outcomes: Sequence[Outcome], groups: Sequence[str], keys: tuple[str, 
 
 
 def _foot(source: Source, options: Mapping[str, Any], reference: str | None) -> list[str]:
-    epoch = {"last": "after the last epoch", "best_oracle": "at the epoch with the highest test accuracy", "selected": "at the selected epoch"}
+    epoch = {
+        "last": "after the last epoch",
+        "best_oracle": "at the epoch with the highest test accuracy",
+        "selected": "at the epoch that the validation data select",
+    }
     seeds = seeds_text(source)
     bars = "Bars: a single seed" if seeds == "1" else f"Bars: mean over {seeds} seeds; whiskers: smallest to largest seed"
     dotted = f"; dotted: {source.methods[reference].label}" if reference else ""
@@ -113,16 +119,8 @@ def draw(sheet: Sheet) -> Figure:
 
 
 def _bars(axes: Axes, panel: Panel, methods: Sequence[str], reference: str | None) -> None:
-    shown = [method for method in methods if method != reference]
-    width = 0.8 / max(1, len(shown))
+    style.bars(axes, panel.bars, {method: i for i, method in enumerate(methods) if method != reference}, panel.groups)
     for place, group in enumerate(panel.groups):
-        for j, method in enumerate(shown):
-            value = panel.bars.get(method, {}).get(group)
-            if value is not None:
-                x = place - 0.4 + (j + 0.5) * width
-                axes.bar(x, value.mean, 0.92 * width, **style.bar_look(methods.index(method)))
-                if value.n > 1:
-                    axes.vlines(x, value.low, value.high, color="#222222", linewidth=0.7)
         line = panel.bars.get(reference or "", {}).get(group)
         if line is not None:
             axes.hlines(line.mean, place - 0.44, place + 0.44, color="black", linestyle=(0, (1, 1)), linewidth=1.5)
@@ -130,10 +128,7 @@ def _bars(axes: Axes, panel: Panel, methods: Sequence[str], reference: str | Non
         axes.axhline(50, color="#888888", linewidth=0.6, zorder=0.9)
     if WORST in panel.groups:
         axes.axvline(len(panel.groups) - 1.5, color="#BBBBBB", linewidth=0.6)
-    axes.set(ylim=(0, 102), xlim=(-0.55, len(panel.groups) - 0.45))
     names = [style.plain(style.shortened(group, 24)).replace("/", "/\n") for group in panel.groups]
-    axes.set_xticks(range(len(panel.groups)), [name.replace(" ", "\n") if name == WORST else name for name in names], fontsize=6.5)
+    names = [name.replace(" ", "\n") if name == WORST else name for name in names]
+    axes.set_xticks(range(len(panel.groups)), names, fontsize=6.5)
     axes.set_ylabel(KEYS[panel.key], labelpad=2)
-    axes.grid(False, axis="x")
-    axes.set_axisbelow(True)
-    axes.tick_params(axis="x", length=0)

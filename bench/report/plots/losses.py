@@ -21,7 +21,9 @@ TITLE = "histograms of per-sample loss, clean and noisy, with fitted mixture, or
 OPTIONS: dict[str, Option] = {
     "quantity": QUANTITY,
     "epoch": Option("count", None, "epoch, counted from 1; by default the last one in the records of each method"),
-    "scale": Option("choice", "auto", "vertical axis; auto: density where a panel has a simulated loss, else samples", ("auto", "count", "density")),
+    "scale": Option(
+        "choice", "auto", "vertical axis; auto: density beside a simulated loss, else samples", ("auto", "count", "density")
+    ),
 }
 COLUMNS = 4
 POINTS = 400  # of the line of a mixture
@@ -105,7 +107,9 @@ def heights(counts: Sequence[float], width: float, density: bool, total: float |
     return [factor * count for count in counts]
 
 
-def components(mixture: Mapping[str, Any] | None, low: float, high: float, area: float | None) -> list[tuple[list[float], list[float]]]:
+def components(
+    mixture: Mapping[str, Any] | None, low: float, high: float, area: float | None
+) -> list[tuple[list[float], list[float]]]:
     """Lines of a mixture's components, `area` under all of them together, or 1 under each: Gaussian densities, or beta ones of
     the same means and variances."""
     if not mixture:
@@ -139,8 +143,9 @@ def draw(sheet: Sheet) -> Figure:
     handles = _handles(panels)
     legend_columns, legend_height = style.legend_shape([handle.get_label() for handle in handles], width)
     figure, grid = style.frame(
-        len(sheet.rows), columns, sheet.foot, legend=legend_height, width=width, left=0.55 / width, wspace=0.3, gap=0.64, panel=1.4
-    )
+        len(sheet.rows), columns, sheet.foot, legend=legend_height, width=width, left=0.55 / width, wspace=0.3, gap=0.64,
+        panel=1.4,
+    )  # fmt: skip
     for i, row in enumerate(sheet.rows):
         for j, panel in enumerate(row):
             axes = figure.add_subplot(grid[i, j])
@@ -180,10 +185,8 @@ def _handles(panels: Sequence[Panel]) -> list[Any]:
     return handles
 
 
-def _pale(colour: str) -> tuple[float, ...]:
-    from matplotlib.colors import to_rgb
-
-    return (*to_rgb(colour), 0.35)
+def _pale(colour: str) -> tuple[str, float]:
+    return colour, 0.35
 
 
 def height(panel: Panel) -> float:

@@ -21,7 +21,9 @@ TITLE = "cost against accuracy, with the Pareto front"
 OPTIONS: dict[str, Option] = {
     "metric": METRIC,
     "protocol": PROTOCOL,
-    "cost": Option("choice", "seconds", "seconds of training and of shared stages, or forward equivalents", ("seconds", "forward_equivalents")),
+    "cost": Option(
+        "choice", "seconds", "seconds of training and stages, or images forward + 2 backward", ("seconds", "forward_equivalents")
+    ),
 }
 COSTS = {"seconds": "training (s)", "forward_equivalents": "forward equivalents (millions of images)"}
 MANY = 10  # methods; more of them get larger panels
@@ -70,7 +72,9 @@ def sheets(source: Source, options: Mapping[str, Any]) -> list[Sheet]:
         "seconds": "Seconds of training with the method's own work and of stages such as pre-training, without evaluation",
         "forward_equivalents": "A forward pass of an image is 1, a forward and backward pass 3",
     }[options["cost"]]
-    foot = [f"Points: {mean}; discs are moved apart, thin lines lead to their dots. Filled: no method is both cheaper and better (Pareto front). {what}{_machines(source, options)}."]
+    moved = "discs are moved apart, thin lines lead to their dots"
+    filled = "Filled: no method is both cheaper and better (Pareto front)."
+    foot = [f"Points: {mean}; {moved}. {filled} {what}{_machines(source, options)}."]
     foot += absences(source, lambda o: None if _measured(o, key, options["cost"]) else "not measured")
     columns = min(2 if len(source.methods) > MANY else 3, len(panels))
     return [Sheet(source.methods, options["metric"], options["protocol"], options["cost"], panels, columns, foot)]
@@ -124,8 +128,9 @@ def draw(sheet: Sheet) -> Figure:
     labels = style.labels_of(sheet.methods)
     legend_columns, legend_height = style.legend_shape(labels, width)
     figure, grid = style.frame(
-        rows, columns, sheet.foot, legend=legend_height + 0.08, width=width, wspace=0.2, panel=1.9 if columns > 2 else 2.5, gap=0.5, left=0.5 / width
-    )
+        rows, columns, sheet.foot, legend=legend_height + 0.08, width=width, left=0.5 / width, wspace=0.2, gap=0.56,
+        panel=1.9 if columns > 2 else 2.5,
+    )  # fmt: skip
     for n, panel in enumerate(sheet.panels):
         axes = figure.add_subplot(grid[n // columns, n % columns])
         _draw(axes, panel, list(sheet.methods))
@@ -141,7 +146,8 @@ def draw(sheet: Sheet) -> Figure:
 def _handle(place: int, label: str) -> Any:
     from matplotlib.lines import Line2D
 
-    return Line2D([], [], linestyle="", marker=f"${place}$", markersize=4.5 if place < 10 else 7, color="black", markeredgewidth=0, label=label)
+    size = 4.5 if place < 10 else 7
+    return Line2D([], [], linestyle="", marker=f"${place}$", markersize=size, color="black", markeredgewidth=0, label=label)
 
 
 def _draw(axes: Axes, panel: Panel, methods: Sequence[str]) -> None:
@@ -163,9 +169,9 @@ def _draw(axes: Axes, panel: Panel, methods: Sequence[str]) -> None:
     axes.margins(0.1)
     for point in panel.points.values():
         x, y = point.cost.mean, point.value.mean
-        for band, ends in ((point.cost, ((point.cost.low, point.cost.high), (y, y))), (point.value, ((x, x), (point.value.low, point.value.high)))):
-            if band.n > 1:
-                axes.plot(*ends, color="#AAAAAA", linewidth=0.6, zorder=1.6)
+        if point.cost.n > 1:
+            axes.plot((point.cost.low, point.cost.high), (y, y), color="#AAAAAA", linewidth=0.6, zorder=1.6)
+            axes.plot((x, x), (point.value.low, point.value.high), color="#AAAAAA", linewidth=0.6, zorder=1.6)
         axes.plot(x, y, "o", markersize=2, color=FRONT if point.front else "#555555", zorder=1.7)
     axes.autoscale_view()
     _numbers(axes, panel, methods)
@@ -174,9 +180,10 @@ def _draw(axes: Axes, panel: Panel, methods: Sequence[str]) -> None:
 def _numbers(axes: Axes, panel: Panel, methods: Sequence[str]) -> None:
     """A numbered disc at each point, pushed beside it where discs would lie on each other; a hair line leads back."""
     place = axes.transAxes.inverted()
-    size = axes.get_window_extent().size / axes.figure.dpi  # inches
+    extent = axes.get_window_extent()
+    size = (extent.width / axes.figure.dpi, extent.height / axes.figure.dpi)  # inches
     shares = {m: place.transform(axes.transData.transform((p.cost.mean, p.value.mean))) for m, p in panel.points.items()}
-    moved = spread({method: (x * size[0], y * size[1]) for method, (x, y) in shares.items()}, DISC, tuple(size))
+    moved = spread({method: (x * size[0], y * size[1]) for method, (x, y) in shares.items()}, DISC, size)
     for method, (x, y) in moved.items():
         best = panel.points[method].front
         at, true = (x / size[0], y / size[1]), shares[method]

@@ -66,7 +66,8 @@ def _sheet(watch: Watching, at: At, epochs: Sequence[int], colour: str) -> Sheet
     seeds = ", ".join(map(str, sorted({panel.seed for panel in panels})))
     whose = "true" if colour == "true" else "given"
     text = f"t-SNE of at most 1000 training samples, seed {seeds}. Colour and number: {whose} class; crosses: wrong given label."
-    numbered = "" if names == [str(i) for i in range(len(names))] else f" {'; '.join(f'{i} {name}' for i, name in enumerate(names))}."
+    numbers = [str(i) for i in range(len(names))]
+    numbered = "" if names == numbers else f" {'; '.join(map(' '.join, zip(numbers, names, strict=True)))}."
     return Sheet(at, part.methods, names, rows, [f"{watch.names_text()} {text}{numbered}", *absences(part, watch.lacks)])
 
 
@@ -119,8 +120,8 @@ def _draw(axes: Axes, panel: Panel | None) -> None:
             )  # fmt: skip
     for label in sorted(set(panel.label)):
         x, y = centre(panel, label)
-        axes.text(x, y, str(label), ha="center", va="center", fontsize=6.5, weight="bold", color="black",
-                  bbox={"boxstyle": "circle,pad=0.15", "facecolor": "white", "edgecolor": "#555555", "linewidth": 0.4, "alpha": 0.85})  # fmt: skip
+        disc = {"boxstyle": "circle,pad=0.15", "facecolor": "white", "edgecolor": "#555555", "linewidth": 0.4, "alpha": 0.85}
+        axes.text(x, y, str(label), ha="center", va="center", fontsize=6.5, weight="bold", color="black", bbox=disc)
 
 
 def centre(panel: Panel, label: int) -> tuple[float, float]:

@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 TITLE = "sensitivity: a metric against one or two fields of a method"
 OPTIONS: dict[str, Option] = {
     "method": Option("text", None, "slug of the method; by default every one of which fields vary"),
-    "fields": Option("names", None, "fields: a line for each, or with `map` one map over two; by default the numbers that vary"),
-    "metric": Option("names", None, "measured quantities, one row each; by default test_acc, and worst_group_acc of grouped data"),
+    "fields": Option(
+        "names", None, "such as k or training.lr: a panel for each, or one map over two; by default numbers that vary"
+    ),
+    "metric": Option("names", None, "measured quantities; by default test_acc, and worst_group_acc of grouped data"),
     "protocol": PROTOCOL,
     "base": Option("values", None, "values of the fields to mark; by default the suite's base cell"),
     "map": Option("flag", False, "draw two fields as a map instead of as lines"),
@@ -67,11 +69,15 @@ class Sheet:
 
 @dataclass(frozen=True)
 class Variant:
-    """A row of the plan: the method's parameters there, its outcomes, and whether the suite calls it the base."""
+    """A row of the plan: the method's parameters there with those of training (`training.lr`), its outcomes, and whether the
+    suite calls it the base."""
 
     params: Params
     outcomes: Sequence[Outcome]
     base: bool
+
+
+Variants = Mapping[At, Mapping[str, Sequence[Variant]]]  # by panel and slug
 
 
 def sheets(source: Source, options: Mapping[str, Any]) -> list[Sheet]:
@@ -81,7 +87,8 @@ def sheets(source: Source, options: Mapping[str, Any]) -> list[Sheet]:
     variants = _variants(source)
     slugs = list(dict.fromkeys(slug for found in variants.values() for slug in found))
     if options["method"] and options["method"] not in slugs:
-        raise ValueError(f"method: no finished record of {source.suite} is of {options['method']!r}{nearest(options['method'], slugs)}")
+        hint = nearest(options["method"], slugs, "-")
+        raise ValueError(f"method: no finished record of {source.suite} is of {options['method']!r}{hint}")
     found = [_sheet(source, slug, variants, options) for slug in slugs if options["method"] in (None, slug)]
     kept = [sheet for sheet in found if sheet is not None]
     if not kept:
@@ -97,11 +104,12 @@ def _variants(source: Source) -> dict[At, dict[str, list[Variant]]]:
     found: dict[At, dict[str, list[Variant]]] = {}
     for at, group in source.cells.items():
         for outcomes in group.values():
-            cell = next((m for o in outcomes if (m := at_keys(o, "cell", "method"))), None)
+            cell = next((c for o in outcomes if (c := at_keys(o, "cell")) and c.get("method")), None)
             if cell is None:
                 continue
-            params = cell.get("params") or {}
-            rows = found.setdefault(at, {}).setdefault(cell["name"], [])
+            training = {f"training.{name}": value for name, value in (cell.get("training") or {}).items()}
+            params = {**(cell["method"].get("params") or {}), **training}
+            rows = found.setdefault(at, {}).setdefault(cell["method"]["name"], [])
             if all(row.params != params for row in rows):
                 rows.append(Variant(params, outcomes, any(_is_base(o.entry) for o in outcomes)))
     return found
@@ -109,10 +117,10 @@ def _variants(source: Source) -> dict[At, dict[str, list[Variant]]]:
 
 def _is_base(entry: Mapping[str, Any]) -> bool:
     variant = entry.get("variant")
-    return isinstance(variant, Mapping) and (variant.get("base") is True or variant.get("changes") == {})
+    return isinstance(variant, Mapping) and variant.get("base") is True
 
 
-def _sheet(source: Source, slug: str, variants: Mapping[At, Mapping[str, list[Variant]]], options: Mapping[str, Any]) -> Sheet | None:
+def _sheet(source: Source, slug: str, variants: Variants, options: Mapping[str, Any]) -> Sheet | None:
     fields = options["fields"] or varying([rows[slug] for rows in variants.values() if slug in rows])
     if options["map"]:
         panels: Any = _maps(slug, fields, variants, options)
@@ -172,7 +180,8 @@ def base_of(rows: Sequence[Variant], fields: Sequence[str], wanted: Params | Non
 
 
 def _neighbours(row: Variant, rows: Sequence[Variant], fields: Sequence[str]) -> int:
-    return sum(len(differing) == 1 and differing[0] in fields for other in rows if (differing := _differing(row.params, other.params)))
+    differences = [_differing(row.params, other.params) for other in rows]
+    return sum(len(names) == 1 and names[0] in fields for names in differences)
 
 
 def _differing(a: Params, b: Params) -> list[str]:
@@ -198,7 +207,7 @@ def ordered(values: Sequence[Any]) -> list[Any]:
     return sorted(distinct) if all(_numeric(value) for value in distinct) else distinct
 
 
-def _panels(slug: str, fields: Sequence[str], variants: Any, options: Mapping[str, Any]) -> list[Panel]:
+def _panels(slug: str, fields: Sequence[str], variants: Variants, options: Mapping[str, Any]) -> list[Panel]:
     panels = []
     for dataset in dict.fromkeys(dataset for dataset, _ in variants):
         groups = {noise: rows[slug] for (name, noise), rows in variants.items() if name == dataset and slug in rows}
@@ -208,7 +217,8 @@ def _panels(slug: str, fields: Sequence[str], variants: Any, options: Mapping[st
 
 
 def _panel(
-    dataset: str, groups: Mapping[str, Sequence[Variant]], metric: str, field: str, fields: Sequence[str], options: Mapping[str, Any]
+    dataset: str, groups: Mapping[str, Sequence[Variant]], metric: str, field: str, fields: Sequence[str],
+    options: Mapping[str, Any],
 ) -> Panel | None:  # fmt: skip
     lines: dict[str, dict[str, Band]] = {}
     values: list[Any] = []
@@ -228,17 +238,20 @@ def _panel(
         return None
     keys = [json.dumps(value) for value in places]
     base = keys.index(next(iter(bases))) if len(bases) == 1 and next(iter(bases)) in keys else None
-    return Panel(dataset, metric, field, places, {noise: [found.get(key) for key in keys] for noise, found in lines.items()}, base)
+    bands = {noise: [found.get(key) for key in keys] for noise, found in lines.items()}
+    return Panel(dataset, metric, field, places, bands, base)
 
 
-def _maps(slug: str, fields: Sequence[str], variants: Any, options: Mapping[str, Any]) -> list[Map]:
+def _maps(slug: str, fields: Sequence[str], variants: Variants, options: Mapping[str, Any]) -> list[Map]:
+    if len(fields) != 2 and not options["method"] and not options["fields"]:
+        return []  # one of several methods, which has no two fields that vary
     if len(fields) != 2:
         raise ValueError(f"fields: a map needs two fields, and {slug} has {', '.join(fields) or 'none'} that vary; name two")
     first, second = fields
     maps = []
     for at, found in variants.items():
-        rows = found.get(slug, [])
-        if not rows:
+        rows = [row for row in found.get(slug, []) if set(fields) <= set(row.params)]
+        if len(rows) < 2:
             continue
         params, known = base_of(rows, fields, options["base"])
         flat = [row for row in rows if set(_differing(row.params, params)) <= set(fields)]
@@ -281,8 +294,8 @@ def _draw_panel(axes: Axes, panel: Panel, noises: Sequence[str]) -> None:
     for noise, bands in panel.lines.items():
         look = style.look(noises.index(noise))
         known = [(place, found) for place, found in enumerate(bands) if found is not None]
-        x = [place for place, _ in known]
-        x = [place + 0.06 * (noises.index(noise) - (len(noises) - 1) / 2) for place in x]  # whiskers beside each other
+        shift = 0.06 * (noises.index(noise) - (len(noises) - 1) / 2)  # whiskers beside each other
+        x = [place + shift for place, _ in known]
         for place, (_, found) in zip(x, known, strict=True):
             if found.n > 1:
                 axes.vlines(place, found.low, found.high, color=look["color"], linewidth=0.8, alpha=0.7)

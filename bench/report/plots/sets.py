@@ -64,12 +64,14 @@ def sheets(source: Source, options: Mapping[str, Any]) -> list[Sheet]:
 def _spread(source: Source) -> str:
     seeds = seeds_text(source)
     mean = "A single seed." if seeds == "1" else f"Lines: mean over {seeds} seeds; bands: smallest to largest seed."
-    return f"Solid, left axis: size; dashed, right axis: precision, the share with a right label; dotted: all rightly labelled. {mean}"
+    axes = "Solid, left axis: size; dashed, right axis: precision, the share with a right label"
+    return f"{axes}; dotted: all rightly labelled samples. {mean}"
 
 
 def _panel(watch: Watching, at: At) -> Panel:
     cells = watch.source.cells[at]
-    size, precision = {}, {}
+    size: dict[str, Series] = {}
+    precision: dict[str, Series] = {}
     for method, outcomes in cells.items():
         blocks = [block for o in outcomes if (block := watch.block(o))]
         for key, factor, into in (("size", 1.0, size), ("precision", 100.0, precision)):

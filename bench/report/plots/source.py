@@ -6,7 +6,7 @@ import math
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeGuard
 
 from bench.report.aggregate import PHRASES, MethodInfo, Outcome, method_infos, outcome_of
 from bench.report.spec import nearest
@@ -134,7 +134,7 @@ def percent(value: Any) -> float | None:
     return 100 * float(value) if number(value) else None
 
 
-def number(value: Any) -> bool:
+def number(value: Any) -> TypeGuard[float]:
     return not isinstance(value, bool) and isinstance(value, int | float) and math.isfinite(value)
 
 

@@ -111,13 +111,14 @@ def _checked(option: Option, value: Any, where: Where) -> Any:
             what = "different names" if option.type == "names" else "different epochs, counted from 1"
             raise SpecError(where, f"expected a list of {what}, got {value!r}")
         return values
-    right_type = {
-        "text": isinstance(value, str), "count": _is_count(value), "flag": isinstance(value, bool),
-        "values": isinstance(value, Mapping),
-    }[option.type]  # fmt: skip
-    if not right_type:
-        words = {"text": "text", "count": "a whole number, 1 or more", "flag": "true or false", "values": "a mapping of names to values"}
-        raise SpecError(where, f"expected {words[option.type]}, got {value!r}")
+    fits, words = {
+        "text": (isinstance(value, str), "text"),
+        "count": (_is_count(value), "a whole number, 1 or more"),
+        "flag": (isinstance(value, bool), "true or false"),
+        "values": (isinstance(value, Mapping), "a mapping of names to values"),
+    }[option.type]
+    if not fits:
+        raise SpecError(where, f"expected {words}, got {value!r}")
     return value
 
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.gridspec import GridSpec
 
+    from bench.report.plots.source import Band
+
 # Okabe and Ito's colours, distinguishable under every common colour-vision deficiency, without the yellow (too light
 # for a thin line). Line style and marker run at other periods, so that 140 curves differ, also in a grey print.
 COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -108,9 +110,7 @@ def frame(
         hspace=gap / panel, bottom=(foot_height + gap) / height, top=1 - (legend + TITLE_HEIGHT) / height,
         height_ratios=ratios,
     )  # fmt: skip
-    figure.text(
-        0.01, 0.08 / height, "\n".join(lines), va="bottom", fontsize=FOOT_SIZE, color="#333333", linespacing=1.3
-    )
+    figure.text(0.01, 0.08 / height, "\n".join(lines), va="bottom", fontsize=FOOT_SIZE, color="#333333", linespacing=1.3)
     return figure, grid
 
 
@@ -209,13 +209,14 @@ def matrix(
     for i, row in enumerate(values):
         for j, value in enumerate(row):
             known = value is not None and math.isfinite(value)
-            face = colours(scale(value)) if known else "#FFFFFF"
+            share = float(scale(value)) if value is not None and known else 0.0
+            face = colours(share) if known else "#FFFFFF"
             axes.add_patch(
                 Rectangle((j - 0.5, i - 0.5), 1, 1, facecolor=face, edgecolor="#FFFFFF" if known else "#BBBBBB", linewidth=0.4,
                           hatch=None if known else "////")
             )  # fmt: skip
             if numbers and known and value is not None and abs(value) >= hide_below:
-                ink = "white" if scale(value) > 0.55 else "#222222"
+                ink = "white" if share > 0.55 else "#222222"
                 axes.text(j, i, f"{value:.{digits}f}", ha="center", va="center", fontsize=size, color=ink)
     axes.set(xlim=(-0.5, len(columns) - 0.5), ylim=(len(rows) - 0.5, -0.5), aspect="equal")
     axes.set_xticks(range(len(columns)), [plain(shortened(name, 14)) for name in columns], fontsize=size)
@@ -236,6 +237,24 @@ def upright(names: Sequence[str]) -> bool:
 def names_height(names: Sequence[str]) -> float:
     """Inches that the names under a matrix take."""
     return 0.055 * max(min(14, len(name)) for name in names) if upright(names) else 0.1
+
+
+def bars(axes: Axes, values: Mapping[str, Mapping[str, Band]], looks: Mapping[str, int], places: Sequence[str]) -> None:
+    """Bars of per cent side by side at each place, whiskers from the smallest to the largest seed. `looks`: series -> its number,
+    in the order of the bars."""
+    width = 0.8 / max(1, len(looks))
+    for j, (name, look_index) in enumerate(looks.items()):
+        for i, place in enumerate(places):
+            value = values.get(name, {}).get(place)
+            if value is not None:
+                x = i - 0.4 + (j + 0.5) * width
+                axes.bar(x, value.mean, 0.92 * width, **bar_look(look_index))
+                if value.n > 1:
+                    axes.vlines(x, value.low, value.high, color="#222222", linewidth=0.7)
+    axes.set(ylim=(0, 102), xlim=(-0.55, len(places) - 0.45))
+    axes.grid(False, axis="x")
+    axes.set_axisbelow(True)
+    axes.tick_params(axis="x", length=0)
 
 
 def metric_name(metric: str, protocol: str) -> str:

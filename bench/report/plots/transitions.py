@@ -52,7 +52,7 @@ def sheets(source: Source, options: Mapping[str, Any]) -> list[Sheet]:
             panels.append(_panel(at, noises, options["classes"]))
     if not panels:
         raise Absent(f"no finished record of {source.suite} has noise whose true labels are known")
-    foot = ["Per cent of the training samples of a true class (row) by given label (column), mean over the label vectors of n seeds."]
+    foot = ["Per cent of the training samples of a true class (row) by given label (column), mean over n seeds."]
     if any(panel.all_classes > len(panel.classes) for panel in panels):
         foot[0] += f" Of more than {MANY} classes the pairs that are most often confused."
     if unchanged:
@@ -93,9 +93,10 @@ def draw(sheet: Sheet) -> Figure:
     width = style.WIDTH * max(0.5, columns / across)
     rows = -(-len(sheet.panels) // columns)
     longest = max(min(14, len(name)) for panel in sheet.panels for name in panel.classes)
+    names = max(style.names_height(panel.classes) for panel in sheet.panels)
     side = {4: 1.15, 3: 1.75, 2: 2.9}[across]
     figure, grid = style.frame(
-        rows, columns, sheet.foot, panel=side, gap=0.4 + max(style.names_height(panel.classes) for panel in sheet.panels), width=width, wspace=0.3,
+        rows, columns, sheet.foot, panel=side, width=width, wspace=0.3, gap=0.4 + names,
         left=(0.4 + 0.05 * longest) / width,
     )  # fmt: skip
     for n, panel in enumerate(sheet.panels):

@@ -80,19 +80,21 @@ def sheets(source: Source, options: Mapping[str, Any]) -> list[Sheet]:
 
 def _row(watch: Watching, points: Watching | None, at: At, method: str) -> Row:
     outcomes = watch.source.cells[at][method]
-    sizes = _by_type(outcomes, lambda o: ((watch.block(o) or {}).get("types") or {}), "sizes")
-    distances = _by_type(outcomes, lambda o: ((points.block(o) or {}).get("distance") or {}), None) if points else {}
+    sizes = _by_type(outcomes, lambda o: (watch.block(o) or {}).get("types") or {}, "sizes")
+    distances = _by_type(outcomes, lambda o: (points.block(o) or {}).get("distance") or {}, None) if points else {}
     return Row(at, method, sizes, distances)
 
 
 def _by_type(outcomes: Sequence[Outcome], read: Any, inner: str | None) -> dict[str, Series]:
-    found = {}
+    curves = {}
     for name in TYPES:
-        seeds = [by_epoch(block.get("epoch"), (block.get(inner) or {} if inner else block).get(name)) for block in map(read, outcomes)]
+        blocks = list(map(read, outcomes))
+        values = [(block.get(inner) or {} if inner else block).get(name) for block in blocks]
+        seeds = [by_epoch(block.get("epoch"), found) for block, found in zip(blocks, values, strict=True)]
         curve = series(seeds, len(outcomes))
         if curve is not None and curve.x:
-            found[name] = curve
-    return found
+            curves[name] = curve
+    return curves
 
 
 def draw(sheet: Sheet) -> Figure:
@@ -124,5 +126,5 @@ def draw(sheet: Sheet) -> Figure:
 def _handles() -> list[Any]:
     from matplotlib.lines import Line2D
 
-    shared = {"markersize": 3.2, "markeredgecolor": "white", "markeredgewidth": 0.4}
+    shared: dict[str, Any] = {"markersize": 3.2, "markeredgecolor": "white", "markeredgewidth": 0.4}
     return [Line2D([], [], label=name, **shared, **look) for name, look in TYPES.values()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,7 @@ CURVES = {
     "noise_auc": "noise AUC",
     "test2_acc": "accuracy, second test set",
 }
+_COST_UNIT = re.compile("_(seconds|bytes)$")
 Pairs = list[tuple[str, str]]
 
 
@@ -86,7 +88,7 @@ def cell_view(record: Mapping[str, Any]) -> CellView:
         flips=largest(noise.get("matrix"), noise.get("classes")) if matrix is not None and matrix.image else [],
         confusion=heat(detail.get("confusion_last"), noise.get("classes"), counts=True),
         data=_flat(_mapping(record.get("data")), "data"),
-        cost=[(key.replace("_", " "), _cost(key, value)) for key, value in _mapping(record.get("cost")).items()],
+        cost=[_cost(key, value) for key, value in _mapping(record.get("cost")).items()],
         provenance=_flat(_mapping(record.get("provenance")), "provenance"),
         warnings=[str(warning) for warning in record.get("warnings") or []],
         gallery=_gallery(watched),
@@ -163,15 +165,16 @@ def _picture(sample: Mapping[str, Any], classes: list[Any]) -> Picture:
     )  # fmt: skip
 
 
-def _cost(key: str, value: Any) -> str:
-    amount = number(value)
+def _cost(key: str, value: Any) -> tuple[str, str]:
+    """Name and amount with its unit: ('train', '6.87 s') of train_seconds."""
+    name, amount = _COST_UNIT.sub("", key).replace("_", " "), number(value)
     if amount is None:
-        return _text(value)
+        return name, _text(value)
     if key.endswith("_seconds"):
-        return f"{amount:,.1f} s"
+        return name, f"{amount:,.1f} s" if amount >= 10 else f"{amount:.3g} s"
     if key.endswith("_bytes"):
-        return f"{amount / 1e6:,.1f} MB"
-    return f"{amount:,.0f}" if amount == int(amount) or amount > 100 else f"{amount:g}"
+        return name, f"{amount / 1e6:,.1f} MB"
+    return name, f"{amount:,.0f}" if amount == int(amount) or amount > 100 else f"{amount:g}"
 
 
 def _flat(value: Any, name: str, prefix: str = "") -> Pairs:

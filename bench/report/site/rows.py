@@ -189,6 +189,8 @@ def _rows(
             group = block.outcomes[method, noise]
             if not group:
                 continue
+            state = _state(group)
+            reasons = block.aggregates[method, noise, block.metrics[noise][0], "last"].reasons
             first = next((o.record for o in group if o.record is not None), None)
             rows.append(
                 Row(
@@ -198,11 +200,11 @@ def _rows(
                     marks=sorted(marks.get(method, [])),
                     dataset=block.key,
                     noise=noise,
-                    values=_values(block, method, noise, ranks),
+                    values=_values(block, method, noise, ranks, STATES[state]),
                     published=beside(group[0].entry, first),
                     seeds=[_seed(outcome, folder) for outcome in group],
-                    state=_state(group),
-                    reasons=list(block.aggregates[method, noise, block.metrics[noise][0], "last"].reasons),
+                    state=state,
+                    reasons=[reason for reason in reasons if reason != STATES[state]],
                     canonical=not any(o.record is not None and non_canonical(o.record) for o in group),
                     spark=sparkline(_mean_curve(group), *scale, f"test accuracy of {data.methods[method].label} over epochs"),
                 )
@@ -211,20 +213,20 @@ def _rows(
 
 
 def _values(
-    block: Block, method: str, noise: str, ranks: Mapping[tuple[str, str, str, str], str]
+    block: Block, method: str, noise: str, ranks: Mapping[tuple[str, str, str, str], str], absent: str
 ) -> dict[tuple[str, str], Value]:
     return {
-        (metric, protocol): _value(item, ranks.get((method, noise, metric, protocol)) == "best")
+        (metric, protocol): _value(item, ranks.get((method, noise, metric, protocol)) == "best", absent)
         for metric in block.metrics[noise]
         for protocol in PROTOCOLS
         if (item := block.aggregates.get((method, noise, metric, protocol))) is not None
     }
 
 
-def _value(item: Aggregate, best: bool) -> Value:
-    """'83.1 ± 0.4', with '(2/3)' where seeds are absent; a word where there is no number."""
+def _value(item: Aggregate, best: bool, absent: str) -> Value:
+    """'83.1 ± 0.4', with '(2/3)' where seeds are absent; the state of the row where there is no number."""
     if item.mean is None:
-        return Value(PHRASES.get(item.status, ""))
+        return Value(PHRASES["unmeasured"] if item.status == "unmeasured" else absent)
     text = percent(item.mean, 1)
     if item.spread is not None:
         text += f" ± {percent(item.spread, 1)}"
@@ -263,6 +265,7 @@ def _scale(block: Block, noise: str) -> tuple[float, float]:
 
 
 def _notes(data: TableData, methods: list[tuple[str, str]]) -> Notes:
-    parts = [sentence for block in data.blocks for part in caption(block, SPEC) for sentence in part]
+    ran = [block for block in data.blocks if block.records] or data.blocks
+    parts = [sentence for block in ran for part in caption(block, SPEC)[1:] for sentence in part]  # [0]: see suite.html
     blocks = [(block.key, conditions(block), noise_notes(block)) for block in data.blocks]
     return Notes(methods, list(dict.fromkeys(parts)), blocks)
