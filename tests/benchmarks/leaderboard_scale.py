@@ -23,7 +23,7 @@ from bench.cell import cell_id
 from bench.records import SCHEMA, dumps
 
 CHILD = """
-import json, resource, sys, time
+import json, os, resource, sys, time
 from pathlib import Path
 from bench.report.leaderboard_files import pages, stale, write_pages
 began = time.perf_counter()
@@ -33,7 +33,8 @@ write_pages(texts, stale(texts))
 own, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
 processor = own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
 print(json.dumps({"cpu": processor, "records": board.records, "groups": len(board.groups), "seconds": time.perf_counter() - began,
-                  "peak": (own.ru_maxrss + 4 * children.ru_maxrss) * 1024, "bytes": sum(map(len, texts.values()))}))
+                  "peak": (own.ru_maxrss + min(4, os.cpu_count()) * children.ru_maxrss) * 1024,
+                  "bytes": sum(map(len, texts.values()))}))
 """
 METHODS, SEEDS, GROUPS = 20, 5, 10
 TRAINING = {
