@@ -45,6 +45,7 @@ class RunReport:
     scan: Scan
     ran: int = 0
     interrupted: bool = False
+    mirrored: bool = False  # the MLflow mirror has all that ran
     warnings: list[str] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)
     text: str = ""
@@ -147,6 +148,8 @@ def run(
         _write_reports(whole, suite, folder, suffix, report, fresh=fresh)
     except OSError as error:
         raise EnvironmentProblem(f"cannot write the tables: {error}; records are safe, run the suite again") from error
+    if report.mirrored and not report.interrupted:
+        _mirror_files(tracking, plan, folder, report, say)
     return report
 
 
@@ -161,8 +164,7 @@ def sync(suite: str | Path, *, results: str | Path = RESULTS, tracking: str | No
     name = load_suite(Path(suite))[0].name
     records = _load_folder(Path(results) / name)
     try:
-        uri, place = (tracking, None) if tracking else (default_uri(Path(results)), default_artifacts(Path(results)))
-        mirror = Mirror.open(uri, name, place)
+        mirror = Mirror.open(tracking or default_uri(Path(results)), name, default_artifacts(Path(results)))
         added = mirror.rebuild(records.values())
     except TrackError as error:
         raise EnvironmentProblem(str(error)) from error
@@ -297,6 +299,8 @@ def _execute(
     from bench.schedule import ResourceError, SaveError, run_jobs
 
     jobs = [_job(plan, entry, folder, data, cache, executor, replace) for entry in todo]
+    if plan.suite.resources.memory == "measured":
+        jobs = _packed(jobs, folder.parent)
     mirror = _open_mirror(tracking, folder, plan.suite.name, report, say)
     listener = make_listener(jobs, mirror, say, interactive, folder / WORK)
     try:
@@ -318,7 +322,27 @@ def _execute(
         report.warnings += listener.warnings
         if mirror is not None:
             report.warnings += [mirror.warning] if mirror.warning else []
+            report.mirrored = mirror.warning is None
             mirror.close()
+
+
+def _mirror_files(tracking: str | None, plan: Plan, folder: Path, report: RunReport, say: Say) -> None:
+    """Tables, figures and noise artefacts go to the suite's run of the MLflow mirror; what fails is a warning."""
+    from bench.noise import artefact_name
+
+    noise = {artefact_name(entry.cell["noise"], entry.cell["dataset"], entry.seed) for entry in plan.entries}
+    places = {".png": "figures", ".svg": "figures", ".pdf": "figures"}
+    files = [(path, places.get(path.suffix, "tables")) for path in report.files]
+    files += [(folder / WORK / "noise" / name, "noise") for name in sorted(noise)]
+    try:
+        mirror = _open_mirror(tracking, folder, plan.suite.name, report, say)
+    except EnvironmentProblem as error:
+        report.warnings.append(str(error))
+        return
+    if mirror is not None:
+        mirror.log_files(files)
+        report.warnings += [mirror.warning] if mirror.warning else []
+        mirror.close()
 
 
 def _job(
@@ -329,13 +353,14 @@ def _job(
     from bench.trial.runner import Options
 
     resources = plan.suite.resources
+    cpu, gpu, memory = resources.share(entry.cell["method"]["name"], entry.method)
     options = Options(
         suite=plan.suite.name,
         method_path=entry.method_path,
         data_root=str(Path(data).resolve()) if data else None,
         work_folder=str(folder / WORK),
         executor=executor,
-        device="cuda" if resources.gpu > 0 else "cpu",
+        device="cuda" if gpu > 0 else "cpu",
         engine=Engine(
             resources.precision, resources.channels_last, resources.compile, resources.deterministic, resources.tf32
         ),
@@ -343,12 +368,26 @@ def _job(
         checkpoint_seconds=resources.checkpoint_seconds,
         checkpoint_epochs=tuple(vars(resources).get("checkpoint_epochs", ())),
         checkpoint_dir=_checkpoint_dir(vars(resources).get("checkpoint_dir"), plan.suite.name),
-        threads=max(1, int(resources.cpu)),
+        threads=max(1, int(cpu)),
         noise_files=tuple(sorted(entry.noise_files.items())),
         cache=str(cache),
         watch=plan.suite.watched(),
     )
-    return Job(entry.cell, options, entry.label(), str(folder), cpus=resources.cpu, gpus=resources.gpu, replace=replace)
+    size = (memory or 0) * 2**30
+    return Job(entry.cell, options, entry.label(), str(folder), cpus=cpu, gpus=gpu, memory=size, replace=replace)
+
+
+def _packed(jobs: list[Job], results: Path) -> list[Job]:
+    """Jobs that set aside the memory that records below `results` say they need (resources.memory: measured)."""
+    import torch
+
+    from bench.records import load_summaries, record_files
+    from bench.schedule.resources import measured_peaks, packed
+
+    paths = [path for folder in sorted(results.glob("*")) for path in record_files(folder)]
+    peaks = measured_peaks(record for _, record, _ in load_summaries(paths, dict) if record)
+    total = torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else None
+    return packed(jobs, peaks, total)
 
 
 def _checkpoint_dir(place: str | None, suite: str) -> str | None:
@@ -367,7 +406,7 @@ def _open_mirror(tracking: str | None, folder: Path, suite: str, report: RunRepo
     try:
         if tracking is None:
             return Mirror.open(default_uri(folder.parent), suite, default_artifacts(folder.parent))
-        return Mirror.open(tracking, suite)
+        return Mirror.open(tracking, suite, default_artifacts(folder.parent))
     except TrackError as error:
         if tracking is not None:
             raise EnvironmentProblem(str(error)) from error
@@ -403,7 +442,8 @@ def _remove_leftovers(folder: Path) -> None:
 
 def _device_present(suite: Suite, executor: str) -> None:
     """Without this every cell would fail and leave a record. Under Ray the cluster is asked, by the scheduler."""
-    if suite.resources.gpu > 0 and executor == "inline":
+    resources = suite.resources
+    if executor == "inline" and (resources.gpu > 0 or any(share.gpu for share in resources.methods.values())):
         import torch
 
         if not torch.cuda.is_available():

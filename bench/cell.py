@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 AXES = ("dataset", "noise", "method", "model", "training", "protocol", "seed")
@@ -25,6 +25,24 @@ def cell_id(cell: Mapping[str, Any]) -> str:
     if set(cell) != set(AXES):
         raise ValueError(f"a cell has the keys {', '.join(AXES)}; got {', '.join(sorted(cell))}")
     return hashlib.sha256((_DOMAIN + canonical_json(dict(cell))).encode()).hexdigest()[:16]
+
+
+def cell_ids(cell: Mapping[str, Any]) -> Callable[[int], str]:
+    """The ids of cells that differ in the seed alone: what they share is put into canonical form once.
+
+    `cell_ids(cell)(seed)` equals `cell_id({**cell, "seed": seed})`. Raises as `cell_id` does.
+    """
+    cell_id({**cell, "seed": 0})
+    before, after = ({key: cell[key] for key in AXES if key != "seed" and (key < "seed") == first} for first in (True, False))
+    front = hashlib.sha256((_DOMAIN + canonical_json(before)[:-1] + ',"seed":').encode())
+    back = "," + canonical_json(after)[1:]
+
+    def identity(seed: int) -> str:
+        digest = front.copy()
+        digest.update((canonical_json(seed) + back).encode())
+        return digest.hexdigest()[:16]
+
+    return identity
 
 
 def stream_seed(*axes: Any) -> int:

@@ -9,12 +9,10 @@ from typing import Any
 
 import click
 
-from bench.cli_options import guarded
+from bench.cli_options import JSON, RESULTS, guarded
 
 DAY = 86400.0
 CACHE = click.option("--cache", metavar="DIR", envvar="BENCH_CACHE", help="[default: .work/cache in the results folder]")
-RESULTS = click.option("--results", default="results", show_default=True, metavar="DIR")
-JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 
 
 @click.group()

@@ -50,7 +50,11 @@ def check(name: str, root: str | None, set_: tuple[str, ...], deep: bool, as_jso
 @JSON
 @guarded
 def get(name: str, root: str | None, as_json: bool) -> int:
-    """Download cifar10 or cifar100 into the data folder and check it there. Nothing is ever downloaded unasked."""
+    """Download cifar10 or cifar100 into the data folder and check it there. Nothing is ever downloaded unasked.
+
+    \b
+    bench data get cifar10 --root ~/data
+    """
     from bench.data.tools import get as download
 
     report = download(name, root)
@@ -183,7 +187,8 @@ def make(dataset: str, noise_: str, seed: int, root: str | None, set_: tuple[str
 @SEED
 @ROOT
 @SET
-@click.option("--format", "form", type=click.Choice(["dividemix", "scanmix", "npy", "npz", "csv"]), required=True)
+@click.option("--format", "form", type=click.Choice(["dividemix", "scanmix", "npy", "npz", "csv"]), required=True,
+              help="The program or the kind of file.")  # fmt: skip
 @click.option("--output", type=click.Path(dir_okay=False), metavar="FILE", help="[default: the name the program expects]")
 @guarded
 def export(dataset: str, noise_: str, seed: int, root: str | None, set_: tuple[str, ...], form: str, output: str | None) -> None:

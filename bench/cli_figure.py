@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bench.cli_options import guarded
+from bench.cli_options import RESULTS, guarded
 
 if TYPE_CHECKING:
     from bench.report.plots.spec import FigureSpec
-
-RESULTS = click.option("--results", default="results", show_default=True, metavar="DIR")
 
 
 @click.command()

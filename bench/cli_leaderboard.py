@@ -7,8 +7,7 @@ from pathlib import Path
 
 import click
 
-from bench.cli_cache import JSON, RESULTS
-from bench.cli_options import guarded
+from bench.cli_options import JSON, RESULTS, guarded
 
 
 @click.command()

@@ -10,6 +10,9 @@ from typing import Any
 
 import click
 
+RESULTS = click.option("--results", default="results", show_default=True, metavar="DIR", help="Where records are kept.")
+JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
+
 
 def guarded(command: Callable[..., int | None]) -> Callable[..., None]:
     """Turn our exceptions into messages and exit codes; anything else is a bug and keeps its traceback."""

@@ -9,21 +9,21 @@ from typing import Any
 
 import click
 
-from bench.cli_cache import JSON, RESULTS
-from bench.cli_options import guarded, parse_only
+from bench.cli_options import JSON, RESULTS, guarded, parse_only
 
 
 @click.command()
 @click.argument("suite")
-@click.option("--metric", default="test_acc", show_default=True, metavar="NAME")
+@click.option("--metric", default="test_acc", show_default=True, metavar="NAME", help="What is compared, as worst_group_acc or noise_auc.")
 @click.option("--protocol", default="last", show_default=True, metavar="NAME", help="last, last_k, best_oracle or selected.")
 @click.option("--baseline", metavar="METHOD", help="Compare every method with this one in place of all pairs.")
 @click.option("--blocks", type=click.Choice(["settings", "datasets", "seeds"]), default="settings", show_default=True,
               help="Over all data sets: means over seeds for each data set and noise, for each data set, or every seed.")  # fmt: skip
 @click.option("--only", multiple=True, metavar="AXIS=VALUE[,..]", help="Keep these cells: dataset, noise, method or seed.")
-@click.option("--alpha", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.05, show_default=True)
+@click.option("--alpha", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.05, show_default=True,
+              help="Level of the tests, for the whole family.")  # fmt: skip
 @click.option("--margin", type=click.FloatRange(min=0), default=0.1, show_default=True, help="Points within which a block is a tie.")
-@click.option("--format", "fmt", type=click.Choice(["text", "md", "tex", "csv"]), default="text", show_default=True)
+@click.option("--format", "fmt", type=click.Choice(["text", "md", "tex", "csv"]), default="text", show_default=True, help="Of the text.")
 @click.option("--out", metavar="DIR", help="Write the critical-difference diagram there too (PNG and SVG).")
 @RESULTS
 @JSON

@@ -15,11 +15,11 @@ PROTOCOLS = ["last", "last_k", "last10", "best_oracle", "best", "selected"]
 @click.command()
 @click.argument("suite", metavar="[SUITE]", required=False)
 @click.option("--paper", metavar="NAME", help="A published table, as llc-dro-table1, instead of a suite; `list` names them all.")
-@click.option("--format", "fmt", type=click.Choice(FORMATS), default="md", show_default=True)
+@click.option("--format", "fmt", type=click.Choice(FORMATS), default="md", show_default=True, help="Of the text.")
 @click.option("--protocol", type=click.Choice(PROTOCOLS), help="Show this protocol alone; best: best_oracle, last10: last_k.")
 @click.option("--published", is_flag=True, help="Print the paper's number and the difference beside each measured one.")
 @click.option("--output", type=click.Path(dir_okay=False), metavar="FILE", help="Write to FILE instead of the terminal.")
-@click.option("--results", default="results", show_default=True, metavar="DIR")
+@click.option("--results", default="results", show_default=True, metavar="DIR", help="Where records are kept.")
 @guarded
 def table(
     suite: str | None, paper: str | None, fmt: str, protocol: str | None, published: bool, output: str | None, results: str

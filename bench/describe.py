@@ -131,9 +131,10 @@ def status_json(suite: str, results: Path) -> dict[str, Any]:
             reason = entry["skip"] or found.corrupt.get(entry["id"]) or (record["reason"] if record else None)
             names = {axis: entry[axis] for axis in ("id", "dataset", "noise", "method", "seed")}
             open_cells.append({**names, "state": state, "reason": reason})
+    at_work = drivers(folder / WORK)
     return {
         "suite": parsed.name, "file": suite, "folder": str(folder), "counts": found.counts(), "open": open_cells,
-        "running": running(folder / WORK), "drivers": [driver.facts() for driver in drivers(folder / WORK)],
+        "running": running(at_work), "drivers": [driver.facts() for driver in at_work],
     }  # fmt: skip
 
 

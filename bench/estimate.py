@@ -16,7 +16,7 @@ from bench.cell import canonical_json
 from bench.live import duration
 from bench.records import RecordError, load_summary, record_files
 
-MAX_RECORDS = 5000  # of other suites, the newest; reading one takes a fraction of a millisecond
+MAX_RECORDS = 5000  # of other plans, the newest; reading one takes a fraction of a millisecond
 Key = tuple[str, str, str, str]
 
 
@@ -65,15 +65,16 @@ def rates(records: Iterable[Mapping[str, Any]]) -> dict[Key, Rate]:
 
 
 def known_rates(own: Mapping[str, Mapping[str, Any]], folder: Path, wanted: set[Key]) -> dict[Key, Rate]:
-    """`rates` of a suite's own records; where `wanted` has more, also of the records of the other suites beside its folder."""
+    """`rates` of a plan's own records; where `wanted` has more, also of all others in its folder and in those beside it."""
     found = rates(own.values())
     missing = wanted - set(found)
     if not missing:
         return found
-    others = [path for other in sorted(folder.parent.glob("*")) if other != folder for path in record_files(other)]
+    others = [path for suite in sorted(folder.parent.glob("*")) for path in record_files(suite) if path.stem not in own]
     if len(others) > MAX_RECORDS:
         others = sorted(others, key=_changed)[-MAX_RECORDS:]
-    read = rates(record for path in others if path.stem not in own and (record := _readable(path)) is not None)
+    distinct = {path.stem: path for path in others}.values()
+    read = rates(record for path in distinct if (record := _readable(path)) is not None)
     return {key: rate for key, rate in read.items() if key in missing} | found
 
 
@@ -112,11 +113,11 @@ def estimate(
             row = cell["dataset"], cell["method"]
             unknown[row] = unknown.get(row, 0) + 1
     used = {keys[identity] for identity in seconds}
-    total = sum(seconds.values())
+    total, longest = sum(seconds.values()), max(seconds.values(), default=0.0)
     slots = min(_slots(resources), max(1, len(todo)))
     return {
-        "to_run": len(todo), "known": len(seconds), "records": sum(known[key].records for key in used),
-        "seconds": round(total, 1), "slots": slots, "device": device, "hours": round(max(total / slots, max(seconds.values(), default=0.0)) / 3600, 4),
+        "to_run": len(todo), "known": len(seconds), "records": sum(known[key].records for key in used), "device": device,
+        "slots": slots, "seconds": round(total, 1), "hours": round(max(total / slots, longest) / 3600, 4),
         "unknown": [{"dataset": dataset, "method": method, "cells": count} for (dataset, method), count in unknown.items()],
         "cells": {identity: round(value, 1) for identity, value in seconds.items()},
     }  # fmt: skip

@@ -12,6 +12,7 @@ ranges. Nothing here needs pydantic: the training core runs on machines that hav
 from __future__ import annotations
 
 import difflib
+import functools
 import inspect
 import types
 import typing
@@ -58,6 +59,11 @@ class Field:
     type: Any
     default: Any
     range: Range | None = None
+
+    @functools.cached_property
+    def checked_default(self) -> Any:
+        """The default as the field's type; once per field, because plans resolve the same ones again and again."""
+        return convert(self, self.default)
 
     @property
     def type_name(self) -> str:
@@ -125,7 +131,9 @@ class Configurable:
             if name not in fields:
                 what = getattr(cls, "slug", cls.__name__)
                 raise FieldError(str(name), f"{what} has no field {name!r}", nearest(str(name), fields))
-        return {name: convert(field, params.get(name, field.default)) for name, field in fields.items()}
+        return {
+            name: convert(field, params[name]) if name in params else field.checked_default for name, field in fields.items()
+        }
 
     @classmethod
     def identity(cls, params: Mapping[str, Any]) -> dict[str, Any]:

@@ -298,11 +298,11 @@ def _driver(path: Path, facts: dict[str, Any]) -> Driver:
     )  # fmt: skip
 
 
-def running(work: Path) -> dict[str, dict[str, Any]]:
-    """The cells that drivers at work run now: epoch (finished ones), epochs, seconds, seconds_per_epoch, seconds_left, driver."""
+def running(found: list[Driver]) -> dict[str, dict[str, Any]]:
+    """The cells that drivers at work run now: label, epochs, those finished (`epoch`), seconds, rate and time left."""
     return {
         identity: {**cell, "driver": f"{driver.host} {driver.pid}"}
-        for driver in drivers(work)
+        for driver in found
         if not driver.gone
         for identity, cell in driver.cells.items()
     }

@@ -83,7 +83,7 @@ class Progress(Listener):
         if self.live is not None:
             self.live.counted(self.finished_count, self.time_left())
             self.live.finished(job.id, record, elsewhere=isinstance(record, Adopted))
-        if self.mirror is not None:
+        if self.mirror is not None and not isinstance(record, Adopted):  # who wrote a record mirrors it, else it is there twice
             self.mirror.log(record, job.label)
 
     def lost(self, job: Job, reason: str) -> None:

@@ -10,14 +10,12 @@ import contextlib
 import functools
 import hashlib
 import json
-import multiprocessing
 import os
 import re
 import tempfile
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +162,9 @@ def load_summaries(paths: Sequence[Path], keep: Callable[[dict[str, Any]], Any])
         for path in paths:
             yield path, *_read_one(path, keep)
         return
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+
     chunks = [paths[i : i + _CHUNK] for i in range(0, len(paths), _CHUNK)]
     # Chunks are handed out a few at a time, so that results do not pile up before a slower reader.
     with ProcessPoolExecutor(workers, multiprocessing.get_context("fork")) as pool:

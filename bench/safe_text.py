@@ -7,6 +7,7 @@ from typing import Any
 
 #: of a URI, what stands before the host; a password may hold an `@` of its own
 _USER = re.compile(r"""([A-Za-z][A-Za-z0-9+.-]*://)[^\s/?#'"<>]*@""")
+_BARE = re.compile(r"""(?<![\w.@:/-])[^\s/:@'"<>]+:[^\s/@'"<>]+@(?=[\w.-]+:\d)""")  # user:password@host:port
 _QUERY = re.compile(r"""([?&;][\w.-]*(?:pass|pwd|token|secret|key|credential|signature)[\w.-]*=)[^&\s'"<>]+""", re.IGNORECASE)
 _HEADER = re.compile(r"(authorization['\"]?\s*[:=]\s*['\"]?(?:basic|bearer)\s+)[^\s'\"]+", re.IGNORECASE)
 #: C0 and C1 controls but tab and newline, and what turns the direction of text
@@ -17,6 +18,8 @@ def without_credentials(text: str) -> str:
     """The text with user and password taken out of every URI in it, and secret query values replaced by `***`."""
     if "://" in text:
         text = _QUERY.sub(r"\1***", _USER.sub(r"\1", text))
+    if "@" in text:
+        text = _BARE.sub("", text)
     return _HEADER.sub(r"\1***", text)
 
 

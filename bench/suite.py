@@ -70,11 +70,23 @@ class Exclude(_Strict):
     reason: Annotated[str, Field(min_length=1)]
 
 
+class Share(_Strict):
+    """What cells of one method occupy, where it is not what the others do."""
+
+    cpu: Annotated[float, Field(gt=0)] | None = None
+    gpu: Annotated[float, Field(ge=0)] | None = None
+    memory: Annotated[float, Field(gt=0)] | None = None
+
+
 class Resources(_Strict):
     """Where and how cells run. Nothing here enters a cell's identity."""
 
     cpu: Annotated[float, Field(gt=0)] = 1.0
     gpu: Annotated[float, Field(ge=0)] = 0.0
+    #: GiB that Ray sets aside for a cell; `measured`: what earlier records of its method, data set and model say
+    memory: Annotated[float, Field(gt=0)] | Literal["measured"] | None = None
+    #: slug or label -> what its cells occupy instead
+    methods: dict[str, Share] = {}
     time_limit: Annotated[float, Field(gt=0)] | None = None
     max_concurrent: Annotated[int, Field(ge=1)] | None = None
     checkpoint_seconds: Annotated[float, Field(ge=0)] = 30.0
@@ -83,6 +95,14 @@ class Resources(_Strict):
     compile: Literal["off", "default", "cuda-graphs"] = "off"
     deterministic: bool = False
     tf32: bool = False
+
+    def share(self, *names: str) -> tuple[float, float, float | None]:
+        """(CPUs, GPUs, GiB or None) of a method that has these names; of several, the last that is listed counts."""
+        own = [self.methods[name] for name in names if name in self.methods]
+        cpu = next((one.cpu for one in reversed(own) if one.cpu is not None), self.cpu)
+        gpu = next((one.gpu for one in reversed(own) if one.gpu is not None), self.gpu)
+        memory = self.memory if isinstance(self.memory, float) else None
+        return cpu, gpu, next((one.memory for one in reversed(own) if one.memory is not None), memory)
 
 
 Noises = Annotated[list[str | dict[str, Any]], BeforeValidator(_as_list), Field(min_length=1)]

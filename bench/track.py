@@ -1,4 +1,4 @@
-"""The MLflow mirror: one run per record, written by the driver alone. The only module that imports mlflow.
+"""The MLflow mirror: a run per suite, below it one per record, written by the driver alone. The only module that imports mlflow.
 
 Records are the truth (law 2); the mirror can be thrown away and rebuilt from them. A tracking server that fails during
 a run therefore costs a warning, never a cell.
@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from bench import track_rows
-from bench.records import checksum
+from bench import track_files, track_rows
+from bench.records import checksum, dumps
 
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -73,16 +73,25 @@ def _scrubbed(error: BaseException | str, uri: str) -> str:
     return (first or type(error).__name__)[:300]
 
 
+def _unusable(uri: str, error: Exception) -> str:
+    return (
+        f"cannot use the MLflow store {strip_credentials(uri)}: {_scrubbed(error, uri)}. Start the server or "
+        "correct the address, or run with --tracking none: the mirror can be rebuilt from the records later."
+    )
+
+
 class Mirror:
     """An open tracking store. Use `Mirror.open`; `log` what finishes; `failures` counts what could not be written."""
 
-    def __init__(self, client: Any, uri: str, experiment_id: str, index: Path | None) -> None:
-        self._client, self._uri, self._experiment_id = client, uri, experiment_id
+    def __init__(self, client: Any, uri: str, experiment_id: str, index: Path | None, suite: str = "") -> None:
+        self._client, self._uri, self._experiment_id, self._suite = client, uri, experiment_id, suite
+        self._suite_run: tuple[str, str] | None = None  # (run, address of its artefacts)
         self._index_file = index
         self._index: dict[str, str] = {}  # checksum of a record -> run
         self._database = _plain_database(uri)
         self._in_a_row, self._quiet_until = 0, 0.0
         self.failures = 0
+        self.file_failures = 0
         self.last_error: str | None = None
 
     @classmethod
@@ -103,12 +112,9 @@ class Mirror:
             with _creation_lock(uri):
                 found = _experiment(client, experiment, None if _is_server(uri) else folder)
         except Exception as error:  # mlflow, sqlalchemy, requests and the operating system have no common base
-            raise TrackError(
-                f"cannot use the MLflow store {strip_credentials(uri)}: {_scrubbed(error, uri)}. Start the server or "
-                "correct the address, or run with --tracking none: the mirror can be rebuilt from the records later."
-            ) from None
+            raise TrackError(_unusable(uri, error)) from None
         index = f"index-{found.experiment_id}-{found.creation_time}.jsonl"  # a new database gets a new one
-        mirror = cls(client, uri, found.experiment_id, folder / index if folder else None)
+        mirror = cls(client, uri, found.experiment_id, folder / index if folder else None, experiment)
         mirror._read_index()
         return mirror
 
@@ -133,19 +139,37 @@ class Mirror:
             if self._in_a_row >= PAUSE_AFTER:
                 self._quiet_until = time.monotonic() + PAUSE_SECONDS
             return False
-        self._in_a_row, self._index[seal] = 0, run
-        if self._index_file is not None:
-            with contextlib.suppress(OSError), self._index_file.open("a") as file:
-                file.write(json.dumps([seal, run]) + "\n")
+        self._in_a_row = 0
+        self._remember(seal, run)
         return True
+
+    def log_files(self, files: Iterable[tuple[Path, str]]) -> int:
+        """Store files (path, folder among the artefacts) with the suite's run: tables, figures, noise artefacts.
+
+        Returns how many; those it holds already are left out. Never raises: what cannot be stored is in `warning`.
+        """
+        try:
+            run, address = self._parent()
+            stored = track_files.put_files(self._client, run, address, files, self._index.__contains__)
+        except Exception as error:
+            self.file_failures += 1
+            self.last_error = _scrubbed(error, self._uri)
+            return 0
+        for key in stored:
+            self._remember(key, run)
+        return len(stored)
 
     def rebuild(self, records: Iterable[Mapping[str, Any]]) -> int:
         """Mirror all records that the store lacks, whatever our index says; returns how many.
 
-        Removes runs that a crash left half-written, so no other run may be writing to the experiment.
+        Removes runs that a crash left half-written, so no other run may be writing to the experiment. Raises `TrackError`
+        when the store stops answering before it has told what it holds.
         """
-        self._index = self._search(sweep=True)
-        self._write_index()
+        try:
+            self._index = self._search(sweep=True)
+            self._write_index()
+        except Exception as error:
+            raise TrackError(_unusable(self._uri, error)) from None
         self._in_a_row, self._quiet_until = 0, 0.0
         return sum(self.log(record) for record in records)
 
@@ -153,6 +177,9 @@ class Mirror:
     def warning(self) -> str | None:
         """What to tell the user at the end of a run, None if all is well."""
         if not self.failures:
+            if self.file_failures:
+                store = strip_credentials(self._uri)
+                return f"some files could not be stored in {store} (last error: {self.last_error}); the numbers are there"
             return None
         return (
             f"{self.failures} records could not be mirrored to {strip_credentials(self._uri)} (last error: "
@@ -165,7 +192,9 @@ class Mirror:
 
         begin, end = track_rows.times(record)
         tags = track_rows.tags(record, seal, label)
-        run = self._client.create_run(self._experiment_id, start_time=begin, tags=tags).info.run_id
+        tags[track_files.PARENT] = self._parent()[0]
+        info = self._client.create_run(self._experiment_id, start_time=begin, tags=tags).info
+        run = info.run_id
         try:
             params = track_rows.params(record["cell"])
             history, latest = track_rows.curve(record.get("curve") or {})
@@ -183,7 +212,19 @@ class Mirror:
             with contextlib.suppress(Exception):
                 self._client.delete_run(run)
             raise
+        try:  # the numbers are there; a store that takes no files is no reason to lack them
+            track_files.put_text(self._client, run, info.artifact_uri, "record.json", dumps(record))
+        except Exception as error:
+            self.file_failures += 1
+            self.last_error = _scrubbed(error, self._uri)
         return run
+
+    def _parent(self) -> tuple[str, str]:
+        """The run of the suite and the address of its artefacts."""
+        if self._suite_run is None:
+            with _creation_lock(self._uri):
+                self._suite_run = track_files.suite_run(self._client, self._experiment_id, self._suite)
+        return self._suite_run
 
     def _bulk_insert(
         self, run: str, history: list[tuple[str, int, float]], params: list[tuple[str, str]], timestamp: int
@@ -212,6 +253,12 @@ class Mirror:
         return True
 
     # -- index ------------------------------------------------------------------------------------------------------
+    def _remember(self, key: str, run: str) -> None:
+        self._index[key] = run
+        if self._index_file is not None:
+            with contextlib.suppress(OSError), self._index_file.open("a") as file:
+                file.write(json.dumps([key, run]) + "\n")
+
     def _read_index(self) -> None:
         if self._index_file is None or not self._index_file.exists():  # e.g. the first run here against a shared server
             with contextlib.suppress(Exception):
@@ -228,7 +275,7 @@ class Mirror:
             self._index_file.write_text("".join(json.dumps([seal, run]) + "\n" for seal, run in self._index.items()))
 
     def _search(self, *, sweep: bool = False) -> dict[str, str]:
-        """Checksum to run for all finished runs of ours in the store; `sweep` deletes the unfinished ones."""
+        """Checksum to run for all finished runs of ours in the store; `sweep` deletes unfinished ones and second ones."""
         found: dict[str, str] = {}
         token = None
         while True:
@@ -238,6 +285,8 @@ class Mirror:
                 if seal and run.info.status == "RUNNING":
                     if sweep:
                         self._client.delete_run(run.info.run_id)
+                elif seal and sweep and seal in found:
+                    self._client.delete_run(run.info.run_id)
                 elif seal:
                     found[seal] = run.info.run_id
             token = page.token

@@ -31,7 +31,7 @@ from bench.fields import nearest
 KINDS = {"members": "all", "values": "last", "points": "last", "gallery": "last"}
 #: kind -> what a call of `task.observe` may pass beside it
 BESIDE: dict[str, tuple[str, ...]] = {
-    "points": ("members", "labels"), "values": ("mixture", "simulated", "threshold"), "members": (),
+    "points": ("members", "labels"), "values": ("mixture", "simulated", "threshold"), "members": ("labels",),
 }  # fmt: skip
 #: names that the harness shows of every method, and their kinds
 GENERIC = {"gallery": "gallery", "losses": "values"}

@@ -144,7 +144,7 @@ class MTaDCS(EpochMethod):
                 self.correct(probs)
             self.select(points, probs.argmax(dim=1))
             self.task.observe("features", points=lambda: points, members=lambda: self.confident, labels=lambda: self.labels)
-        self.task.observe("confidence_set", members=lambda: self.confident)
+        self.task.observe("confidence_set", members=lambda: self.confident, labels=lambda: self.labels)
 
     # -- training on the confidence set (Eqs. 4 to 6) -----------------------------------------------------------------
     def train(self) -> None:

@@ -77,7 +77,8 @@ def test_status_names_what_runs_with_epoch_rate_and_time_left(suite: Path, monke
 
 def test_a_run_that_was_killed_is_told_from_one_that_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code = "import os, sys\nfrom bench.live import Live\nlive = Live(sys.argv[1], 5)\nlive.__enter__()\n"
-    subprocess.run([sys.executable, "-c", code + "live.started('ab', 'x', 3)\nlive._write()\nos._exit(9)", tmp_path], timeout=60, check=False)
+    code += "live.started('ab', 'x', 3)\nlive._write()\nos._exit(9)"
+    subprocess.run([sys.executable, "-c", code, tmp_path], timeout=60, check=False)
     (killed,) = live.drivers(tmp_path)
     assert killed.gone == "its process is gone" and list(killed.cells) == ["ab"] and killed.total == 5
     assert live.running([killed]) == {}

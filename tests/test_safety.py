@@ -39,7 +39,8 @@ def calls() -> Iterator[tuple[str, int, str, ast.Call]]:
 def test_no_text_is_run_as_code_and_no_pickle_is_trusted() -> None:
     forbidden = {
         "eval", "exec", "compile", "__import__", "pickle.load", "pickle.loads", "pickle.Unpickler", "marshal.loads",
-        "joblib.load", "cloudpickle.load", "cloudpickle.loads", "dill.load", "shelve.open", "os.system", "os.popen", "subprocess.getoutput",
+        "joblib.load", "cloudpickle.load", "cloudpickle.loads", "dill.load", "shelve.open", "os.system", "os.popen",
+        "subprocess.getoutput",
         "yaml.load", "yaml.load_all", "yaml.unsafe_load", "yaml.full_load", "yaml.Loader", "yaml.UnsafeLoader", "yaml.FullLoader",
         "pandas.read_pickle", "pd.read_pickle",
     }  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import socket
 import subprocess
@@ -62,7 +63,7 @@ def runs(results: Path, experiment: str) -> list[Any]:
     client = mlflow.MlflowClient(default_uri(results))
     found = client.get_experiment_by_name(experiment)
     assert found is not None
-    return list(client.search_runs([found.experiment_id], max_results=1000))
+    return list(client.search_runs([found.experiment_id], "tags.`bench.kind` = 'cell'", max_results=1000))
 
 
 def test_a_record_becomes_one_complete_run(results: Path) -> None:
@@ -90,6 +91,49 @@ def test_a_record_becomes_one_complete_run(results: Path) -> None:
     history = client.get_metric_history(run.info.run_id, "test_acc")
     assert sorted((point.step, point.value) for point in history) == [(0, 0.0), (1, 0.01), (2, 0.02)]
     assert [point.step for point in client.get_metric_history(run.info.run_id, "noise_auc")] == [1, 2]
+
+
+def test_cells_are_children_of_the_suite_and_their_records_are_artefacts(results: Path, tmp_path: Path) -> None:
+    import mlflow
+
+    records = [make_record(seed, noise={"train_rate": 0.5, "sha256": "ab" * 32}) for seed in range(2)]
+    mirror = open_mirror(results, "family")
+    assert all(mirror.log(record) for record in records)
+    (figure := tmp_path / "accuracy.png").write_bytes(b"a picture")
+    (noise := tmp_path / "digits-symmetric-0123.npz").write_bytes(b"labels")
+    assert mirror.log_files([(figure, "figures"), (noise, "noise"), (tmp_path / "gone.png", "figures")]) == 2
+    again = open_mirror(results, "family")
+    assert again.log(make_record(5)) and again.log_files([(figure, "figures"), (noise, "noise")]) == 0
+    figure.write_bytes(b"another picture")
+    assert again.log_files([(figure, "figures"), (noise, "noise")]) == 1
+    assert mirror.warning is None and again.warning is None
+    client = mlflow.MlflowClient(default_uri(results))
+    experiment = client.get_experiment_by_name("family")
+    (parent,) = client.search_runs([experiment.experiment_id], "tags.`bench.kind` = 'suite'")
+    assert parent.info.status == "FINISHED" and parent.data.tags["mlflow.runName"] == "suite family"
+    children = runs(results, "family")
+    assert {child.data.tags["mlflow.parentRunId"] for child in children} == {parent.info.run_id} and len(children) == 3
+    child = next(child for child in children if child.data.tags["bench.seed"] == "1")
+    assert child.data.tags["bench.noise_sha256"] == "ab" * 32
+    kept = Path(child.info.artifact_uri.removeprefix("file://")) / "record.json"
+    assert json.loads(kept.read_text())["checksum"] == checksum(records[1])
+    stored = Path(parent.info.artifact_uri.removeprefix("file://"))
+    assert (stored / "figures" / "accuracy.png").read_bytes() == b"another picture"
+    assert (stored / "noise" / noise.name).read_bytes() == b"labels"
+
+
+def test_a_store_that_takes_no_files_keeps_the_numbers(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from bench import track_files
+
+    def fail(*_: Any) -> None:
+        raise OSError("no room for user:hunter2@host")
+
+    mirror = open_mirror(results, "no files")
+    monkeypatch.setattr(track_files, "put_text", fail)
+    assert mirror.log(make_record(0)) and mirror.failures == 0
+    assert mirror.warning is not None and "the numbers are there" in mirror.warning
+    (run,) = runs(results, "no files")
+    assert run.info.status == "FINISHED" and run.data.metrics["test_acc"] == 0.02
 
 
 def test_long_curves_go_in_batches_also_where_the_short_cut_is_closed(results: Path) -> None:

@@ -121,6 +121,20 @@ def test_a_set_by_hand() -> None:
     assert found["types"]["correct"]["mislabelled_easy"] == [None] * 3
 
 
+def test_a_set_is_judged_by_the_labels_that_the_method_has_corrected() -> None:
+    """Given 3 and 4 are wrong. Once 3 carries its true label, {0, 3, 4} is right in two of three, and 3 counts as recalled."""
+    known = facts()
+    assert known.truth.true is not None
+    labels = known.given.clone()
+    labels[3] = int(known.truth.true[3])
+    series = Members(known, "all")
+    series.see(0, {"members": members(0, 3, 4)})
+    series.see(1, {"members": members(0, 3, 4), "labels": labels})
+    found = series.result()
+    assert found["precision"] == [0.333333, 0.666667] and found["recall"] == [0.25, 0.4]
+    assert found["counts"]["1"]["noisy"] == [0, 0, 2]  # counted by the given labels
+
+
 def test_sample_types_need_ten_epochs() -> None:
     """Of 21 epochs: always in; 11 of 21 in; 10 of 21; never: one of each type, and only the second is not rightly labelled."""
     correct = np.array([True, False, True, True])

@@ -16,6 +16,7 @@ from bench.fields import FieldError
 from bench.noise._artefact import (
     NoisyLabels,
     artefact,
+    artefact_name,
     build,
     draw,
     sha256_of,
@@ -26,8 +27,9 @@ from bench.noise._base import Corruption, Labels, NoiseInput, NoiseKind, Planned
 from bench.registry import discover, lookup
 
 __all__ = [
-    "Corruption", "Labels", "NoiseInput", "NoiseKind", "NoisyLabels", "PlannedNoise", "Replaced", "artefact", "build",
-    "draw", "noise_class", "noise_identity", "noises", "parse_short", "plan_noise", "sha256_of", "short_form",
+    "Corruption", "Labels", "NoiseInput", "NoiseKind", "NoisyLabels", "PlannedNoise", "Replaced", "artefact",
+    "artefact_name", "build", "draw", "noise_class", "noise_identity", "noises", "parse_short", "plan_noise", "sha256_of",
+    "short_form",
     "transition_counts", "transition_matrix",
 ]  # fmt: skip
 

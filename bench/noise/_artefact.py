@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import io
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,8 +119,17 @@ def checked(made: Corruption, data: NoiseInput, slug: str) -> Corruption:
     return made
 
 
-def artefact(identity: dict[str, Any], data: NoiseInput, dataset: dict[str, Any], seed: int, store: Path | None) -> NoisyLabels:
-    """The artefact, drawn now and kept in the `store` folder.
+def artefact_name(identity: dict[str, Any], dataset: dict[str, Any], seed: int) -> str:
+    """Its file in the folder of artefacts."""
+    key = hashlib.sha256(canonical_json([dataset, identity, seed]).encode()).hexdigest()[:16]
+    return f"{dataset['name']}-{identity['kind']}-{key}.npz"
+
+
+def artefact(
+    identity: dict[str, Any], data: NoiseInput, dataset: dict[str, Any], seed: int, store: Path | None,
+    warn: Callable[[str], None] = warnings.warn,
+) -> NoisyLabels:  # fmt: skip
+    """The artefact, drawn now and kept in the `store` folder; `warn` is told where it cannot be kept.
 
     Labels are cheap to draw (what is not, the output of label-making networks, has its own cache), so they are always
     drawn and the file serves as the shared, inspectable copy whose hash the records quote; a damaged one is replaced.
@@ -127,8 +138,7 @@ def artefact(identity: dict[str, Any], data: NoiseInput, dataset: dict[str, Any]
 
     result = draw(identity, data, dataset, seed)
     if store is not None:
-        key = hashlib.sha256(canonical_json([dataset, identity, seed]).encode()).hexdigest()[:16]
-        path = Path(store) / f"{dataset['name']}-{identity['kind']}-{key}.npz"
+        path = Path(store) / artefact_name(identity, dataset, seed)
         more: dict[str, Any] = {} if result.keep is None else {"keep": result.keep}
         if result.replaced is not None:
             more |= {"replaced": np.stack([result.replaced.position, result.replaced.index])}
@@ -139,6 +149,9 @@ def artefact(identity: dict[str, Any], data: NoiseInput, dataset: dict[str, Any]
             definition=result.definition, sha256=result.sha256, **more,
         )  # fmt: skip
         # Compared byte by byte, never parsed: a zip file can be damaged in ways that only some reader would notice.
-        if not path.exists() or path.read_bytes() != buffer.getvalue():
-            write_atomic(path, buffer.getvalue())
+        try:
+            if not path.exists() or path.read_bytes() != buffer.getvalue():
+                write_atomic(path, buffer.getvalue())
+        except OSError as error:  # the labels are right all the same
+            warn(f"the noise artefact {path.name} could not be kept ({error.strerror or error})")
     return result

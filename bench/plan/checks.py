@@ -21,6 +21,7 @@ def check(planner: Planner, entries: list[Entry]) -> None:
         _check_rules(planner)
     if not planner.problems:
         _check_overrides(planner, entries)
+        _check_resources(planner, entries)
     _check_duplicates(planner, entries)
 
 
@@ -57,6 +58,14 @@ def _check_overrides(planner: Planner, entries: list[Entry]) -> None:
             known |= {f"{cls.slug}.{name}" for cls in planner.classes.values() for name in cls.fields()}
             hint = f"{nearest(key, known)}; {hint}"
             planner.problems.append(Problem("--set", None, key, "sets nothing in this suite", hint))
+
+
+def _check_resources(planner: Planner, entries: list[Entry]) -> None:
+    known = {name for entry in entries for name in (entry.cell["method"]["name"], entry.method)}
+    for name in planner.suite.resources.methods:
+        if name not in known:
+            message, hint = f"no cell has the method {name!r}", nearest(name, known)
+            planner.problems.append(planner.source.problem(("resources", "methods", name), message, hint))
 
 
 def _check_duplicates(planner: Planner, entries: list[Entry]) -> None:

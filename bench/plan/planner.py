@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bench.cell import cell_id
+from bench.cell import cell_ids
 from bench.fields import FieldError, nearest
 from bench.plan import checks
 from bench.plan.axes import auto_label, differences, resolve_dataset, resolve_model, resolve_noise, row_title
@@ -110,17 +110,19 @@ class Planner(Resolver):
         path = None
         if entry.method.endswith(".py") or "/" in entry.method:
             path = str((self.source.path.parent / entry.method).resolve())
+        title = row.title or entry.label or row_title(cls, entry)
         shared: Resolved | None = None
         for seed, at_seed in block.seeds:
             if shared is None or self.rules_on_seed:
                 shared = self.resolve(cls, row, block, {**facts, "seed": seed})
                 if shared is None:
                     return
-            method = {"name": cls.slug, "version": cls.version, "params": shared.params}
-            cell = {**axes, "method": method, "training": shared.training, "protocol": shared.protocol, "seed": seed}
+                method = {"name": cls.slug, "version": cls.version, "params": shared.params}
+                fixed = {**axes, "method": method, "training": shared.training, "protocol": shared.protocol}
+                identity = cell_ids(fixed)
             yield Entry(
-                id=cell_id(cell), cell=cell, dataset=facts["dataset_label"], noise=facts["noise_label"], method=label,
-                seed=seed, title=row.title or entry.label or row_title(cls, entry), needs=shared.needs, networks=cls.networks,
+                id=identity(seed), cell={**fixed, "seed": seed}, dataset=facts["dataset_label"], noise=facts["noise_label"],
+                method=label, seed=seed, title=title, needs=shared.needs, networks=cls.networks,
                 skip=self._excluded({**facts, "seed": seed}) or row.skip, method_path=path, origins=shared.origins,
                 rate=facts["rate"], noise_files=facts["noise_files"], places=(*places, at_seed),
                 variant=_variant(row, cls, shared),

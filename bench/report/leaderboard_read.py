@@ -5,6 +5,7 @@ The numbers come from the records alone, the words (labels, needs) and what is a
 
 from __future__ import annotations
 
+import json
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -20,12 +21,14 @@ _KEYS = tuple(f"{metric}_{protocol}" for metric in SHOWN for protocol in PROTOCO
 #: kinds of suite whose rows are trials or parts of a method, not competitors
 ASIDE = {"tune": "tries settings", "ablation": "removes parts of a method", "sensitivity": "varies settings of a method"}
 TUNING = "tuning-"
+PLAN = "plan.json"
+_ENTRY = {"id", "dataset", "noise", "method", "seed", "title", "needs", "networks", "skip"}
 
 
 def suite_folders(results: Path) -> list[Path]:
     """Folders with a plan or records, by name."""
     folders = sorted(path for path in Path(results).iterdir() if path.is_dir() and not path.name.startswith("."))
-    return [folder for folder in folders if (folder / "plan.json").exists() or record_files(folder)]
+    return [folder for folder in folders if (folder / PLAN).exists() or record_files(folder)]
 
 
 def left_out(name: str, manifest: Mapping[str, Any] | None) -> str | None:
@@ -168,9 +171,12 @@ def _merge(row: Row, seed: int, run: Run, board: Board) -> None:
 
 # -- plans -------------------------------------------------------------------------------------------------------------
 def _manifest(folder: Path) -> dict[str, Any] | None:
-    from bench.api import MANIFEST, read_manifest
-
-    return read_manifest(folder / MANIFEST)
+    """The suite's plan, or None where there is none that can be used."""
+    try:
+        manifest = json.loads((folder / PLAN).read_bytes())
+        return manifest if all(set(entry) >= _ENTRY for entry in manifest["entries"]) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _apply_plan(

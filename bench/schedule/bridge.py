@@ -15,6 +15,7 @@ from bench.schedule.job import Adopted, Job, Record, SaveError, failed_record, s
 from bench.schedule.limits import grace
 from bench.schedule.limits import reason as time_limit_reason
 
+_LOST_MACHINE = re.compile(r"node has died\.\s*Node Id:\s*(\w+)", re.IGNORECASE)
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 ATTEMPTS = 2  # a job whose worker process died is repeated once; anything else that fails is a record
 
@@ -31,14 +32,16 @@ class Bridge:
         self.before = [signature(job) for job in jobs]
         self.begun: dict[int, float] = {}
         self.died: dict[int, str] = {}
+        self.lost_machines: set[str] = set()  # each allows one more attempt: its jobs are not to blame
         self.error: BaseException | None = None
+        self.cluster_lost = False  # what runs is cut off, and nothing that ends now says anything about its cell
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
         return object, ()  # Tune pickles its callbacks into files that nobody reads, and ships them to workers
 
     @property
     def stopping(self) -> bool:
-        return self.error is not None or (self.stop is not None and self.stop.is_set())
+        return self.error is not None or self.cluster_lost or (self.stop is not None and self.stop.is_set())
 
     @contextlib.contextmanager
     def keep_error(self) -> Iterator[None]:
@@ -76,6 +79,7 @@ class Bridge:
             self._close(number, failed_record(job, f"the cell could not be run: {_why(error)}", traceback=text))
         else:
             self.died[number] = _why(error)
+            self.lost_machines.update(_LOST_MACHINE.findall(str(error)))
 
     def finish(self) -> None:
         """After the last attempt: raise what went wrong in the driver, and give up the jobs that are still open."""

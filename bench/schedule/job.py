@@ -31,7 +31,7 @@ POLL_SECONDS = 0.25
 
 @dataclass(frozen=True)
 class Job:
-    """One cell to run. `folder` is the absolute path of results/<suite>; `cpus` and `gpus` are what it occupies."""
+    """One cell to run. `folder` is the absolute path of results/<suite>; `cpus`, `gpus` and `memory` are what it occupies."""
 
     cell: dict[str, Any]
     options: Options
@@ -39,6 +39,7 @@ class Job:
     folder: str
     cpus: float = 1
     gpus: float = 0
+    memory: float = 0  # bytes of the machine that Ray sets aside; 0: not counted
     replace: bool = False  # run it although a record exists (`--force`, `--retry-failed`)
 
     @property

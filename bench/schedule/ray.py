@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import glob
 import logging
 import os
 import pickle
@@ -26,12 +27,19 @@ from pathlib import Path
 from typing import Any
 
 import bench
+from bench.records import first_line
+from bench.safe_text import without_credentials
 from bench.schedule import Listener
 from bench.schedule.bridge import ATTEMPTS, Bridge
 from bench.schedule.job import Adopted, Job, ResourceError, SaveError, Stopped, run_job
 from bench.schedule.limits import watchdog
+from bench.schedule.resources import check, request
 
+RESTARTS = 3  # of a local Ray whose own processes died
+SESSION = "session"  # file in a scratch folder: the session folder of the Ray that its driver started
+_sessions: list[str] = []
 REPORT_SECONDS = 2.0  # a report costs a round trip to the driver, so cells that are shorter send none
+CHECK_SECONDS = 10.0  # while nothing runs: how often the cluster is asked whether it can still run what is open
 
 #: read by Ray when it is imported or started; a value that the user has set is left alone
 ENVIRONMENT = {
@@ -62,8 +70,10 @@ def _trial(jobs_ref: Any, number: int, marker: str) -> None:
     from ray import tune
 
     job = _fetch(jobs_ref)[number]
-    if marker and not Path(job.folder, marker).exists():
-        job = _on_this_machine(job)
+    if marker:
+        job = _with_data_here(job)
+        if not Path(job.folder, marker).exists():
+            job = _on_this_machine(job)
     last = time.monotonic()
 
     def on_epoch(epoch: int, values: dict[str, float | None]) -> None:
@@ -88,6 +98,20 @@ def _trial(jobs_ref: Any, number: int, marker: str) -> None:
     tune.report(result)
 
 
+def _with_data_here(job: Job) -> Job:
+    """The job with this machine's data folder (`BENCH_DATA` where Ray was started) if the driver's is not here."""
+    here, root = os.environ.get("BENCH_DATA"), job.options.data_root
+    if not here or (root and Path(root).is_dir()):
+        return job
+    files = tuple((key, _moved(path, root, here)) for key, path in job.options.noise_files)
+    return dataclasses.replace(job, options=dataclasses.replace(job.options, data_root=here, noise_files=files))
+
+
+def _moved(path: str, root: str | None, here: str) -> str:
+    """A file below the driver's data folder, in the folder of this machine; any other stays where it is."""
+    return str(Path(here, Path(path).relative_to(root))) if root and Path(path).is_relative_to(root) else path
+
+
 def _on_this_machine(job: Job) -> Job:
     """The job with folders of this machine, for a worker that does not see the driver's; Ray takes the record back."""
     scratch = Path(tempfile.gettempdir()) / f"bench-{os.getuid()}" / job.options.suite
@@ -108,15 +132,21 @@ def run_jobs(
     max_concurrent: int | None = None,
     stop: threading.Event | None = None,
 ) -> None:
-    """See `bench.schedule.run_jobs`."""
-    with connected(address):
-        check_resources(jobs)
-        with _marked(jobs if address else ()) as marker:
-            bridge = Bridge(jobs, listener, stop)
-            for _ in range(ATTEMPTS):
-                if bridge.open and not bridge.stopping:
+    """See `bench.schedule.run_jobs`. A local Ray whose own processes died is started again; that is no fault of a cell."""
+    bridge = Bridge(jobs, listener, stop)
+    for _ in range(1 + RESTARTS):
+        bridge.cluster_lost = False
+        with connected(address):
+            check(jobs, _nodes())
+            with _marked(jobs if address else ()) as marker:
+                attempt = 0
+                while bridge.open and not bridge.stopping and attempt < ATTEMPTS + len(bridge.lost_machines):
                     _fit(bridge, marker, max_concurrent)
+                    attempt += 1
+        if not bridge.cluster_lost:
             bridge.finish()
+            return
+    raise ResourceError(f"Ray's own processes died {1 + RESTARTS} times; finished cells are safe, run the suite again")
 
 
 def _fit(bridge: Bridge, marker: str, max_concurrent: int | None) -> None:
@@ -126,7 +156,8 @@ def _fit(bridge: Bridge, marker: str, max_concurrent: int | None) -> None:
     from ray.tune import FailureConfig, RunConfig, TuneConfig
 
     jobs_ref = (ray.put(list(bridge.jobs)),)
-    requests = [_request(job) for job in bridge.jobs]
+    ceiling = max((node.get("memory", 0.0) for node in _nodes()), default=0.0)
+    requests = [request(job, ceiling) for job in bridge.jobs]
 
     def trainable(config: dict[str, Any]) -> None:
         _trial(jobs_ref, config["job"], marker)
@@ -137,9 +168,18 @@ def _fit(bridge: Bridge, marker: str, max_concurrent: int | None) -> None:
     running: dict[str, Any] = {}  # trials by id
 
     class Callback(tune.Callback):
+        checked = time.monotonic()
+
         def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+            bridge.cluster_lost = bridge.cluster_lost or _cluster_lost()
             if bridge.stopping:
                 _kill(running)
+            elif running:
+                self.checked = time.monotonic()
+            elif time.monotonic() - self.checked > CHECK_SECONDS:  # Ray would wait for ever for a machine that is gone
+                self.checked = time.monotonic()
+                with bridge.keep_error():
+                    check([bridge.jobs[number] for number in bridge.open], _nodes())
 
         def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             running[trial.trial_id] = trial
@@ -167,7 +207,11 @@ def _fit(bridge: Bridge, marker: str, max_concurrent: int | None) -> None:
             return bridge.stopping
 
     scratch = Path(bridge.jobs[0].options.work_folder or tempfile.gettempdir()).absolute() / "ray"
-    name = f"bench-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:8]}"
+    name = f"bench-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    _remove_of_the_dead(scratch)
+    with contextlib.suppress(OSError):
+        (scratch / name).mkdir(parents=True)
+        (scratch / name / SESSION).write_text(_sessions[-1] if _sessions else "")
     tuner = tune.Tuner(
         tune.with_resources(trainable, resources),
         param_space={"job": tune.grid_search(list(bridge.open))},
@@ -197,12 +241,45 @@ def _fit(bridge: Bridge, marker: str, max_concurrent: int | None) -> None:
             scratch.rmdir()
 
 
+def _remove_of_the_dead(scratch: Path) -> None:
+    """What drivers on this machine left that were killed: their scratch folders, and the sessions of the Rays they started."""
+    for folder in scratch.glob(f"bench-{glob.escape(socket.gethostname())}-*-*"):
+        pid = folder.name.split("-")[-2]
+        if pid.isdigit() and not _lives(int(pid)):
+            with contextlib.suppress(OSError):
+                session = (folder / SESSION).read_text()
+                if session:
+                    shutil.rmtree(session, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
+
+
 def _error_of(trial: Any) -> BaseException | None:
     """Why a trial failed, from the file beside the driver; `Trial.get_pickled_error` looks where it is copied later."""
     try:
         return pickle.loads(Path(trial.pickled_error_file).read_bytes())
     except Exception:  # whatever a foreign exception does when it is unpickled
         return None
+
+
+def _cluster_lost() -> bool:
+    """Whether the raylet or the store of a cluster that we started has ended; what uses them next would end with them."""
+    import ray
+
+    node = getattr(ray._private.worker, "_global_node", None)
+    try:
+        return any(name in ("raylet", "gcs_server") for name, _ in node.dead_processes()) if node is not None else False
+    except Exception:  # a cluster of somebody else, or another version of Ray
+        return False
 
 
 def _kill(running: dict[str, Any]) -> None:
@@ -228,11 +305,14 @@ def connected(address: str | None = None) -> Iterator[None]:
         yield
         return
     session = _start(address)
+    if session is not None:
+        _sessions.append(str(session))
     try:
         yield
     finally:
         ray.shutdown()
         if session is not None:  # else /tmp/ray would keep every session for ever
+            _sessions.remove(str(session))
             shutil.rmtree(session, ignore_errors=True)
 
 
@@ -255,7 +335,11 @@ def _start(address: str | None) -> Path | None:
     workers = {"PYTHONPATH": os.pathsep.join(paths), "RAY_CHDIR_TO_TRIAL_DIR": "0"}
     quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False, "configure_logging": False}
     if address is not None:
-        ray.init(address, runtime_env={"env_vars": workers}, **quiet)
+        try:
+            ray.init(address, runtime_env={"env_vars": workers}, **quiet)
+        except Exception as error:  # what Ray raises here has no common base; its messages repeat the address
+            why = first_line(str(error).strip() or type(error).__name__, 300)
+            raise ResourceError(without_credentials(f"cannot use the Ray cluster at {address}: {why}")) from None
         return None
     saved = os.environ.get("PYTHONPATH")
     os.environ.update(workers)  # inherited, which is faster than a runtime environment
@@ -269,25 +353,11 @@ def _start(address: str | None) -> Path | None:
     return Path(context.address_info["session_dir"])
 
 
-def _request(job: Job) -> dict[str, float]:
-    return {"CPU": float(job.cpus), "GPU": float(job.gpus)} if job.gpus else {"CPU": float(job.cpus)}
-
-
-def check_resources(jobs: Sequence[Job]) -> None:
-    """Raise `ResourceError` for a request that no machine of the cluster can ever meet; Ray would wait for ever."""
+def _nodes() -> list[dict[str, float]]:
+    """The resources of the machines that are alive."""
     import ray
 
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    for job in jobs:
-        request = _request(job)
-        if not any(all(node.get(kind, 0.0) >= amount for kind, amount in request.items()) for node in nodes):
-            largest = {kind: max((node.get(kind, 0.0) for node in nodes), default=0.0) for kind in ("CPU", "GPU")}
-            asked = " and ".join(f"{amount:g} {kind}" for kind, amount in request.items())
-            raise ResourceError(
-                f"{job.label} asks for {asked}, but the largest machine of the cluster has {largest['CPU']:g} CPU and "
-                f"{largest['GPU']:g} GPU. Lower resources.cpu or resources.gpu in the suite, or give the address of a "
-                "larger cluster."
-            )
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 @contextlib.contextmanager

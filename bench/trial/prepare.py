@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +39,7 @@ def prepare(
     device = torch.device(options.device)
     root = Path(options.data_root) if options.data_root else None
     data = bench.data.load(cell["dataset"], root)
-    noisy = _noise(cell, options, data, root)
+    noisy = _noise(cell, options, data, root, record["warnings"].append)
     images, groups = _pool(data, noisy, root)
     train, held_out = split(noisy.true, cell, data, protocol)
     as_delivered = noisy.labels[train] == noisy.true[train]
@@ -140,13 +141,15 @@ def _samples(cell: dict[str, Any], data: Loaded, noisy: NoisyLabels, train: Inde
     return found
 
 
-def _noise(cell: dict[str, Any], options: Options, data: Loaded, root: Path | None) -> NoisyLabels:
+def _noise(
+    cell: dict[str, Any], options: Options, data: Loaded, root: Path | None, warn: Callable[[str], None]
+) -> NoisyLabels:  # fmt: skip
     work = Path(options.work_folder) if options.work_folder else None
     given = noise.NoiseInput.of(
         data, cell["dataset"]["name"], root=root, files=dict(options.noise_files), device=options.device,
         cache=_cache(options),
     )  # fmt: skip
-    return noise.artefact(cell["noise"], given, cell["dataset"], cell["seed"], work / "noise" if work else None)
+    return noise.artefact(cell["noise"], given, cell["dataset"], cell["seed"], work / "noise" if work else None, warn)
 
 
 def _pool(data: Loaded, noisy: NoisyLabels, root: Path | None) -> tuple[Any, Index | None]:

@@ -379,7 +379,7 @@ class Task:
 
         Callables run at once, and only where `name` is watched, under no_grad; what they return is copied. One of
 
-        - `members`: a set of samples, bool [N];
+        - `members`: a set of samples, bool [N]; beside it `labels` (int64 [N], if the method has changed the given ones);
         - `values`: a number per sample, floating [N]; beside it `mixture` (one of `bench.ops`, or weights, means and variances,
           each [C]), `simulated` (floating [M], to compare with) and `threshold` (a number);
         - `points`: where samples lie, floating [N, D]; beside it `members` and `labels` (int64 [N], if not the given ones).

@@ -112,7 +112,7 @@ class Members(Series):
                 values.clear()
         self.epoch.append(epoch)
         self.lists["size"].append(int(members.sum()))
-        for name, share in zip(("precision", "recall"), self.quality(members.numpy()), strict=True):
+        for name, share in zip(("precision", "recall"), self.quality(members.numpy(), parts.get("labels")), strict=True):
             self.lists[name].append(share)
         for name, rows in types.items():
             self.sizes[name].append(int(rows.sum()))
@@ -128,11 +128,14 @@ class Members(Series):
             return (epoch + 1) % tenth == 0
         return self.wanted != "last"
 
-    def quality(self, chosen: NDArray[np.bool_]) -> tuple[float | None, float | None]:
-        """(precision, recall) of a set of samples against the truth; None where the denominator is 0, or nobody knows."""
-        correct = self.facts.correct
+    def quality(self, chosen: NDArray[np.bool_], labels: Tensor | None = None) -> tuple[float | None, float | None]:
+        """(precision, recall) of a set of samples against the truth; None where the denominator is 0, or nobody knows. `labels`
+        int64 [N]: those that the method has by now, where they are not the given ones."""
+        correct, true = self.facts.correct, self.facts.truth.true
         if correct is None:
             return None, None
+        if labels is not None and true is not None:
+            correct = labels.numpy() == true
         hits = int((chosen & correct).sum())
         return tuple(short(hits / total) if total else None for total in (int(chosen.sum()), int(correct.sum())))  # type: ignore[return-value]
 

@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -85,6 +86,16 @@ def record_bytes(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in record_files(folder)}
 
 
+def mirrored_runs(database: Path) -> list[tuple[str, int, int]]:
+    """(status, runs, different records) of the runs in an MLflow database that stand for records and are not deleted."""
+    query = (
+        "select status, count(*), count(distinct value) from runs join tags using (run_uuid) "
+        "where lifecycle_stage = 'active' and key = 'bench.checksum' group by status"
+    )
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        return connection.execute(query).fetchall()
+
+
 def leftovers(folder: Path) -> list[str]:
     return [path.name for path in folder.rglob(".*.tmp")]
 
@@ -125,12 +136,12 @@ class Command:
             os.kill(self.pid, number)  # before it leads its group
             os.killpg(self.pid, number)
 
-    def wait(self, seconds: float = 120) -> int | None:
+    def wait(self, seconds: float = 300) -> int | None:
         """Exit code (minus the signal that ended it), None while it runs."""
         self._process.join(seconds)
         return self._process.exitcode
 
-    def finish(self, seconds: float = 120) -> int:
+    def finish(self, seconds: float = 300) -> int:
         code = self.wait(seconds)
         assert code is not None, f"still running after {seconds} s: {self.text}"
         return code
@@ -164,7 +175,7 @@ def _context() -> Any:
     return context
 
 
-def until(condition: Callable[[], Any], seconds: float = 60, pause: float = 0.02) -> Any:
+def until(condition: Callable[[], Any], seconds: float = 240, pause: float = 0.02) -> Any:
     """What `condition` returns as soon as it is true. Fails after `seconds`."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):

@@ -28,7 +28,7 @@ pytestmark = [
 ]
 QUIET = {
     "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg", "RAY_USAGE_STATS_ENABLED": "0", "RAY_memory_monitor_refresh_ms": "0",
-    "RAY_AUTH_MODE": "disabled",
+    "RAY_AUTH_MODE": "disabled", "RAY_raylet_start_wait_time_s": "240",
 }  # fmt: skip
 
 #: notes on which machine each cell ran
@@ -52,8 +52,10 @@ class Placed(EpochMethod):
         self.seen = torch.zeros(())
 
     def epoch(self, epoch):
-        name = f"{os.environ.get('RAY_NODE_ID', 'inline')}-{os.getpid()}-{time.time_ns()}"
-        Path(self.notes, name).touch()
+        import ray
+
+        node = ray.get_runtime_context().get_node_id()
+        Path(self.notes, f"{node}-{os.getpid()}-{time.time_ns()}").touch()
         time.sleep(self.seconds)
         self.seen += 1
 

@@ -14,7 +14,7 @@ import pytest
 from bench.records import RecordError, load_record, load_records, record_files
 from faults.commands import INLINE, SLOW, Command, outcomes, record_bytes, suite_text, until, write_suite
 
-pytestmark = [pytest.mark.faults, pytest.mark.skipif(sys.platform != "linux", reason="forks")]
+pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="forks")]
 
 SUITE = suite_text("[erm, gce]", noises="[none, symmetric@0.5]", seeds="2", epochs=4, more="resources: {checkpoint_seconds: 0}\n")
 CELLS = 8

@@ -16,7 +16,7 @@ import pytest
 from bench.records import load_records
 from faults.commands import INLINE, Command, leftovers, outcomes, record_bytes, suite_text, until, write_suite
 
-pytestmark = [pytest.mark.faults, pytest.mark.skipif(sys.platform != "linux", reason="mounts file systems")]
+pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="mounts file systems")]
 
 SUITE = suite_text("[erm, gce, elr]", noises="[none, symmetric@0.5]", seeds="2", more="resources: {checkpoint_seconds: 0}\n")
 CELLS = 12

@@ -31,6 +31,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return outcomes(folder / "results" / "tiny")
 
 
+@pytest.mark.slow
 def test_once_says_how_to_go_on_and_going_on_gives_the_same(tmp_path: Path, undisturbed: dict[str, str]) -> None:
     folder = write_suite(tmp_path / "suite", SLOW)
     results = folder / "results" / "tiny"
@@ -52,6 +53,7 @@ def test_once_says_how_to_go_on_and_going_on_gives_the_same(tmp_path: Path, undi
     assert before.items() <= record_bytes(results).items() and outcomes(results) == undisturbed
 
 
+@pytest.mark.slow
 def test_twice_leaves_at_once(tmp_path: Path, undisturbed: dict[str, str]) -> None:
     folder = write_suite(tmp_path / "suite", SLOW)
     results = folder / "results" / "tiny"

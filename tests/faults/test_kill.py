@@ -5,18 +5,18 @@ from __future__ import annotations
 import os
 import random
 import shutil
-import sqlite3
 import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from faults.commands import Command, leftovers, outcomes, record_bytes, suite_text, until, write_suite
+from faults.commands import Command, leftovers, mirrored_runs, outcomes, record_bytes, suite_text, until, write_suite
 
 pytestmark = [
     pytest.mark.faults,
-    pytest.mark.timeout(600),
+    pytest.mark.slow,
+    pytest.mark.timeout(1200),
     pytest.mark.skipif(sys.platform != "linux", reason="forks and kills groups"),
 ]
 
@@ -74,7 +74,7 @@ def killed_until_done(folder: Path, draw: random.Random, seconds: float, expecte
         runs = [Command(folder, *INLINE) for _ in range(2 if draw.random() < 0.25 else 1)]
         for run in runs:
             lines = 0 if draw.random() < 1 / 6 else 1 + draw.randrange(4)
-            until(lambda: len(run.lines) >= lines or run.wait(0) is not None, 120, 0.005)  # noqa: B023
+            until(lambda: len(run.lines) >= lines or run.wait(0) is not None, pause=0.005)  # noqa: B023
             time.sleep(draw.uniform(0.0, seconds))
             run.signal()
             code = run.finish()
@@ -116,9 +116,7 @@ def mirrored(folder: Path) -> None:
     """`bench sync` repairs the MLflow mirror: one finished run for each record, and nothing half-written."""
     sync = Command(folder, "sync", "tiny.yaml")
     assert sync.finish() == 0, sync.text
-    with sqlite3.connect(folder / "results" / "mlflow.db") as database:
-        query = "select status, count(*), count(distinct run_uuid) from runs where lifecycle_stage = 'active' group by status"
-        assert database.execute(query).fetchall() == [("FINISHED", CELLS, CELLS)]
+    assert mirrored_runs(folder / "results" / "mlflow.db") == [("FINISHED", CELLS, CELLS)]
 
 
 def test_a_mirror_whose_creation_is_killed_is_made_anew(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from bench.records import load_records
 from faults.commands import INLINE, Command, outcomes, record_bytes, started, suite_text, write_suite
 
-pytestmark = [pytest.mark.faults, pytest.mark.skipif(sys.platform != "linux", reason="forks")]
+pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="forks")]
 
 METHOD = """\
 import os

@@ -16,6 +16,7 @@ from faults.commands import Started, marked, outcomes, record_bytes, relatives, 
 pytest.importorskip("ray")
 pytestmark = [
     pytest.mark.faults,
+    pytest.mark.slow,
     pytest.mark.timeout(900),
     pytest.mark.skipif(sys.platform != "linux", reason="reads /proc"),
 ]
@@ -80,8 +81,7 @@ def test_trials_raylet_and_driver_are_killed_and_nothing_is_lost(tmp_path: Path,
     before = check(results, before, undisturbed)
 
     # A trial's process, twice, then the raylet with all its workers: the run itself goes on.
-    again = [identity for identity in before if random.Random(identity).random() < 0.5][:3]
-    for name in again:  # cells to run are getting few
+    for name in sorted(before)[: max(0, len(before) - CELLS // 2)]:  # enough cells to run have to be left
         (results / name).unlink()
         del before[name]
     with started(folder, *RAY) as run:
@@ -95,7 +95,7 @@ def test_trials_raylet_and_driver_are_killed_and_nothing_is_lost(tmp_path: Path,
         assert "Traceback" not in run.text
     check(results, before, undisturbed)
     assert outcomes(results) == undisturbed
-    assert not (results / ".work" / "ray").exists() or not list((results / ".work" / "ray").iterdir())
+    assert not (results / ".work" / "ray").exists(), "what killed drivers left is swept"
 
 
 def test_interrupted_twice_it_leaves_at_once_and_leaves_nothing_running(tmp_path: Path, undisturbed: dict[str, str]) -> None:

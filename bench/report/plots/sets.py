@@ -64,7 +64,7 @@ def sheets(source: Source, options: Mapping[str, Any]) -> list[Sheet]:
 def _spread(source: Source) -> str:
     seeds = seeds_text(source)
     mean = "A single seed." if seeds == "1" else f"Lines: mean over {seeds} seeds; bands: smallest to largest seed."
-    axes = "Solid, left axis: size; dashed, right axis: precision, the share with a right label"
+    axes = "Solid, left axis: size; dashed, right axis: precision, the share whose label, corrected or not, is right"
     return f"{axes}; dotted: all rightly labelled samples. {mean}"
 
 
