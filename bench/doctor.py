@@ -40,7 +40,7 @@ def doctor(
         *_packages(),
         *_devices(),
         _folder("results folder", results, True),
-        _folder("cache folder", cache_root(results, cache), False),
+        _cache(cache_root(results, cache), results),
         _folder("temporary folder", Path(tempfile.gettempdir()), True),
         _space("disk space", results),
         *_data(data),
@@ -110,6 +110,12 @@ def _folder(name: str, path: Path, required: bool) -> dict[str, Any]:
     if why:
         return _finding(name, False, required, f"{path} (NOT writable: {place}: {why})")
     return _finding(name, True, required, f"{path} (writable{'' if path.exists() else ', to be made'})")
+
+
+def _cache(cache: Path, results: Path) -> dict[str, Any]:
+    if cache.resolve().is_relative_to(results.resolve()):
+        return _finding("cache folder", True, False, f"{cache}, in the results folder")
+    return _folder("cache folder", cache, False)
 
 
 def _space(name: str, path: Path) -> dict[str, Any]:

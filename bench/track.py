@@ -351,9 +351,13 @@ def _create(path: Path) -> None:
         leftover.unlink()
     new = path.with_name(f".{path.name}.new")
     _relax_sync(new)
-    store = mlflow.MlflowClient(f"sqlite:///{new}")._tracking_client.store
-    store.engine.dispose()
-    os.replace(new, path)
+    try:
+        store = mlflow.MlflowClient(f"sqlite:///{new}")._tracking_client.store
+        store.engine.dispose()
+        os.replace(new, path)
+    except BaseException:  # e.g. a full disk, on which it would take the room of the tables
+        new.unlink(missing_ok=True)
+        raise
 
 
 @functools.cache

@@ -195,7 +195,7 @@ ARROWS: dict[str, set[str]] = {
     },
     "api": ANYTHING - {"check", "describe"},
     "cli": ANYTHING | COMMANDS | {"cli_options", "profile"},
-    **{command: ANYTHING | {"cli_options", "profile"} for command in COMMANDS},
+    **{command: ANYTHING | {"cli_options", "profile"} for command in sorted(COMMANDS)},
     "cli_options": {"fields", "records", "suite", "yaml_source"},
 }  # fmt: skip
 

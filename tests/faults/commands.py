@@ -97,7 +97,8 @@ def mirrored_runs(database: Path) -> list[tuple[str, int, int]]:
 
 
 def leftovers(folder: Path) -> list[str]:
-    return [path.name for path in folder.rglob(".*.tmp")]
+    """Files that a writer left half-written; what a run says about itself while it goes on is none of them."""
+    return [path.name for path in folder.rglob(".*.tmp") if "running" not in path.parts]
 
 
 # -- forked commands -------------------------------------------------------------------------------------------------

@@ -130,7 +130,7 @@ def test_no_room_for_a_row_of_the_mirror_is_a_warning(tmp_path: Path, disk: Call
 
 def test_a_store_without_room_is_a_warning_and_sync_makes_it_later(tmp_path: Path, disk: Callable[[str], Path]) -> None:
     folder = write_suite(tmp_path / "suite", suite_text("[erm]", seeds="1", epochs=1))
-    place = disk("600k")  # enough for the records and their tables, not for a database
+    place = disk("1m")  # enough for the records and their tables, not for a database
     words = ("tiny.yaml", "--results", str(place / "results"))
     run = Command(folder, "run", *words, "--executor", "inline")
     assert run.finish() == 0, run.text
@@ -173,6 +173,9 @@ def test_results_that_may_only_be_read(tmp_path: Path) -> None:
 def test_results_that_become_read_only_while_cells_run(tmp_path: Path, disk: Callable[[str], Path]) -> None:
     folder = write_suite(tmp_path / "suite", SLOW)
     place = disk("4m")
+    (tmp_path / "work").mkdir()
+    (place / "tiny").mkdir()
+    (place / "tiny" / ".work").symlink_to(tmp_path / "work")  # its locks are held open, and would forbid the change
     words = ("run", "tiny.yaml", *INLINE, "--results", str(place))
     run = Command(folder, *words)
     until(lambda: "[2/6]" in run.text)
