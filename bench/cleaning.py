@@ -66,6 +66,15 @@ def find(
     return items, kept
 
 
+def size_text(count: float) -> str:
+    """Bytes for people: 312 B, 4.2 kB, 1.3 GB."""
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"
+
+
 def _states(folder: Path) -> dict[str, str]:
     """Status by id of every record; corrupt ones too."""
     states = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,10 +13,12 @@ import click
 
 import bench
 from bench.cli_cache import cache
+from bench.cli_completion import completion, polish
+from bench.cli_daily import clean, doctor, merge, show, status
 from bench.cli_data import data, noise
 from bench.cli_figure import figure
 from bench.cli_leaderboard import leaderboard
-from bench.cli_options import guarded, parse_only, parse_seeds, parse_set
+from bench.cli_options import JSON, RESULTS, guarded, parse_only, parse_seeds, parse_set
 from bench.cli_profile import profile
 from bench.cli_site import site
 from bench.cli_stats import stats
@@ -116,16 +119,18 @@ def _summary(suite: str, report: Any) -> dict[str, Any]:
 
 def _print_report(suite: str, report: Any, options: dict[str, Any]) -> None:
     from bench.records import first_line
+    from bench.safe_text import printable
 
     click.echo("\n" + report.text)
     for warning in report.warnings[:20]:
-        click.echo(f"warning: {warning}")
+        click.echo(printable(f"warning: {warning}"))
     if len(report.warnings) > 20:
         click.echo(f"warning: {len(report.warnings) - 20} more")
     for entry in report.plan.entries:
         record = report.scan.records.get(entry.id)
         if record and record["status"] in ("failed", "diverged"):
-            click.echo(f"{record['status']}: {entry.label()}: {first_line(record['reason'], 200)}  (bench show {entry.id})")
+            reason = printable(first_line(record["reason"], 200))
+            click.echo(f"{record['status']}: {entry.label()}: {reason}  (bench show {entry.id})")
     for message in report.scan.corrupt.values():
         click.echo(f"error: {message}")
     for path in report.files:
@@ -133,6 +138,9 @@ def _print_report(suite: str, report: Any, options: dict[str, Any]) -> None:
     database = Path(options["results"]).resolve() / "mlflow.db"
     if options["tracking"] is None and database.exists():
         click.echo(f"MLflow: mlflow ui --backend-store-uri sqlite:///{_relative(database)}")
+    if report.plan.overrides.digest() is None:
+        place = "" if options["results"] == "results" else f" --results {shlex.quote(str(options['results']))}"
+        click.echo(f"table again: bench table {shlex.quote(suite)}{place}")
     counts = ", ".join(f"{count} {state}" for state, count in sorted(report.counts.items()))
     click.echo(f"{report.suite}: {counts}" + (f"; ran {report.ran} now" if not report.interrupted else "; interrupted"))
     if report.interrupted:
@@ -176,41 +184,16 @@ def plan(
 
 @main.command()
 @click.argument("suite", metavar="SUITE")
-@click.option("--results", default="results", show_default=True, metavar="DIR")
-@click.option("--json", "as_json", is_flag=True)
-@guarded
-def status(suite: str, results: str, as_json: bool) -> int:
-    """Count the cells of a suite by state. Exit code 0 when all are done."""
-    from bench.describe import status_json, status_text
-
-    found = status_json(suite, Path(results))
-    click.echo(json.dumps(found) if as_json else status_text(found))
-    return 0 if set(found["counts"]) <= {"done", "skipped"} else 1
-
-
-@main.command()
-@click.argument("cell", metavar="CELL")
-@click.option("--results", default="results", show_default=True, metavar="DIR")
-@click.option("--json", "as_json", is_flag=True, help="Print the record itself.")
-@guarded
-def show(cell: str, results: str, as_json: bool) -> None:
-    """Show one cell: resolved values, outcome, cost, provenance, and the command that runs it again.
-
-    CELL is the id, or its first digits, as `bench plan` prints it.
-    """
-    from bench.describe import find_record, show_text
-
-    path, record = find_record(cell, Path(results))
-    click.echo(json.dumps(record) if as_json else show_text(path, record))
-
-
-@main.command()
-@click.argument("suite", metavar="SUITE")
-@click.option("--results", default="results", show_default=True, metavar="DIR")
+@RESULTS
 @click.option("--tracking", metavar="URI", help="MLflow server or database; default: SQLite in the results folder.")
 @guarded
 def sync(suite: str, results: str, tracking: str | None) -> None:
-    """Complete the MLflow mirror of a suite from its records, after a server was away or on a fresh clone."""
+    """Complete the MLflow mirror of a suite from its records, after a server was away or on a fresh clone.
+
+    \b
+    bench sync suites/quickstart.yaml
+    bench sync suites/quickstart.yaml --tracking http://127.0.0.1:5000
+    """
     from bench.api import sync as synchronise
 
     added, count = synchronise(suite, results=results, tracking=tracking)
@@ -219,10 +202,15 @@ def sync(suite: str, results: str, tracking: str | None) -> None:
 
 @main.command()
 @click.argument("what", type=click.Choice(["methods", "datasets", "noises", "models", "suites"]))
-@click.option("--json", "as_json", is_flag=True)
+@JSON
 @guarded
 def ls(what: str, as_json: bool) -> None:
-    """List what there is: methods, datasets, noises, models or suites."""
+    """List what there is: methods, datasets, noises, models or suites.
+
+    \b
+    bench ls methods
+    bench ls suites --json
+    """
     from bench.describe import listing, listing_text
 
     rows = listing(what)
@@ -231,7 +219,7 @@ def ls(what: str, as_json: bool) -> None:
 
 @main.command()
 @click.argument("method", metavar="METHOD_OR_FILE")
-@click.option("--json", "as_json", is_flag=True)
+@JSON
 @guarded
 def check(method: str, as_json: bool) -> int:
     """Run the conformance battery on a method: a slug, or the path of your own file.
@@ -268,22 +256,9 @@ def pages(out: str, only_check: bool) -> int:
     return 1 if only_check and changed else 0
 
 
-@main.command()
-@click.option("--results", default="results", show_default=True, metavar="DIR")
-@click.option("--json", "as_json", is_flag=True)
-@guarded
-def doctor(results: str, as_json: bool) -> int:
-    """Check versions, devices, writable folders and optional packages."""
-    from bench.describe import doctor as examine
-    from bench.describe import doctor_text
-
-    findings = examine(Path(results))
-    click.echo(json.dumps(findings) if as_json else doctor_text(findings))
-    return 0 if all(finding["ok"] for finding in findings if finding["required"]) else 3
-
-
-for command in (table, figure, stats, leaderboard, site, data, noise, cache, profile):
+for command in (status, show, doctor, merge, clean, completion, table, figure, stats, leaderboard, site, data, noise, cache, profile):
     main.add_command(command)
+polish(main)
 
 
 if __name__ == "__main__":

@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
-from bench.cli_cache import CACHE, JSON, RESULTS, _size
-from bench.cli_options import guarded
+from bench.cli_options import JSON, RESULTS, guarded
 
+CACHE = click.option("--cache", metavar="DIR", envvar="BENCH_CACHE", help="[default: .work/cache in the results folder]")
 STATUSES = ("done", "failed", "diverged", "skipped", "corrupt")
 KIND_NAMES = ("checkpoints", "locks", "logs", "leftovers", "cache")
 
@@ -196,19 +196,20 @@ def clean(suites: tuple[str, ...], results: str, cache: str | None, yes: bool, a
 
 
 def _print_clean(items: list[Any], kept: list[str], *, yes: bool, gone: list[Any]) -> None:
+    from bench.cleaning import size_text
     from bench.describe import columns
 
     kinds: dict[str, list[Any]] = {}
     for item in items:
         kinds.setdefault(item.kind, []).append(item)
-    rows = [(kind, len(found), _size(sum(item.bytes for item in found)), _example(found)) for kind, found in kinds.items()]
+    rows = [(kind, len(found), size_text(sum(item.bytes for item in found)), _example(found)) for kind, found in kinds.items()]
     if rows:
         click.echo(columns(rows, ("what", "files", "size", "")))
     for line in kept:
         click.echo(f"kept {line}")
     shown = gone if yes else items
     hint = "" if yes or not items else "; nothing was removed: add --yes"
-    size = _size(sum(item.bytes for item in shown))
+    size = size_text(sum(item.bytes for item in shown))
     click.echo(f"{len(shown)} files, {size} {'removed' if yes else 'can go'}{hint}")
 
 

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import platform
 from collections.abc import Sequence
-from importlib import metadata, util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.api import command_for, current_manifest, read_manifest, read_plan
-from bench.fields import FieldError
+from bench.api import current_manifest, read_plan
 from bench.live import drivers, duration, running
-from bench.records import first_line, load_record, record_files
+from bench.records import first_line
 from bench.safe_text import printable
 from bench.suite import load_suite
 
@@ -180,53 +176,6 @@ def _cell_progress(cell: dict[str, Any]) -> str:
     return printable(f"{cell['label']}: epoch {cell['epoch']}/{cell['epochs']}{pace}")
 
 
-def find_record(cell: str, results: Path) -> tuple[Path, dict[str, Any]]:
-    """The record whose id begins with `cell`. Raises `FieldError` when there is none or the beginning is ambiguous."""
-    name = cell.lower()
-    if not name or any(c not in "0123456789abcdef" for c in name):
-        raise FieldError("cell", f"{cell!r} is not a cell id", "`bench plan SUITE` prints the ids")
-    folders = sorted(path for path in results.glob("*") if path.is_dir())
-    found = [path for folder in folders for path in record_files(folder) if path.name.startswith(name)]
-    identities = {path.stem for path in found}
-    if len(identities) != 1:
-        what = "no record" if not found else f"{len(identities)} records"
-        hint = "`bench plan SUITE` prints ids and states"
-        raise FieldError("cell", f"{what} in {results} whose id begins with {cell!r}", hint)
-    return found[0], load_record(found[0])
-
-
-def show_text(path: Path, record: dict[str, Any]) -> str:
-    cell = record["cell"]
-    reason = f": {record['reason']}" if record["reason"] else ""
-    lines = [f"cell {record['id']}  {record['status']}{reason}", f"file {path}"]
-    for axis, value in cell.items():
-        lines.append(f"{axis:<9} " + (_flat(value) if isinstance(value, dict) else str(value)))
-    for title in ("noise", "data", "cost", "provenance"):
-        block = record.get(title) or {}
-        shown = {key: value for key, value in block.items() if key not in ("matrix", "classes", "definition")}
-        lines.append(f"{'measured ' + title if title == 'noise' else title}: " + _flat(shown))
-    scalars = {key: f"{value:.4f}" if isinstance(value, float) else value for key, value in record["metrics"].items()}
-    lines += [f"  {key:<32} {value}" for key, value in sorted(scalars.items()) if not isinstance(value, dict)]
-    lines += [f"warning: {warning}" for warning in record["warnings"]]
-    if record.get("traceback"):
-        lines += ["", record["traceback"].rstrip()]
-    command = _command(path)
-    return "\n".join([*lines, f"run it again: {command}"] if command else lines)
-
-
-def _command(path: Path) -> str | None:
-    """The command that makes this record, if a plan beside it wants the cell and its suite file is found."""
-    for plan in sorted(path.parent.glob("plan*.json")):
-        manifest = read_manifest(plan) or {"entries": []}
-        for entry in manifest["entries"]:
-            if entry["id"] == path.stem:
-                name = list(manifest.get("sources") or [f"{path.parent.name}.yaml"])[-1]  # includes stand before it
-                known = [Path(name), *sorted(Path("suites").rglob(name))]
-                suite = next((file for file in known if file.is_file()), known[-1])
-                return command_for(suite, entry, manifest.get("overrides"))
-    return None
-
-
 def _flat(value: dict[str, Any]) -> str:
     return ", ".join(f"{key}={_flat_value(item)}" for key, item in value.items())
 
@@ -297,49 +246,3 @@ def listing_text(rows: list[dict[str, Any]]) -> str:
         return "nothing found"
     shown = [[", ".join(v) if isinstance(v, list) else _short(v) for v in row.values()] for row in rows]
     return columns(shown, list(rows[0]))
-
-
-# -- doctor ------------------------------------------------------------------------------------------------------------
-_PACKAGES = {
-    "torch": True, "numpy": True, "pydantic": True, "yaml": True, "sklearn": True, "matplotlib": True, "tabulate": True,
-    "ray": False, "mlflow": False, "faiss": False, "torchvision": False, "timm": False,
-}  # fmt: skip
-_DISTRIBUTIONS = {"yaml": "PyYAML", "sklearn": "scikit-learn", "faiss": "faiss-cpu"}
-
-
-def doctor(results: Path) -> list[dict[str, Any]]:
-    """Findings with `ok` and whether they are required. Imports torch only if it is there."""
-    findings = [_finding("python", True, True, platform.python_version())]
-    for name, required in _PACKAGES.items():
-        present = util.find_spec(name) is not None
-        try:
-            version = metadata.version(_DISTRIBUTIONS.get(name, name)) if present else "not installed"
-        except metadata.PackageNotFoundError:
-            version = "present"
-        findings.append(_finding(name, present, required, version))
-    if util.find_spec("torch") is not None:
-        import torch
-
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        names = ", ".join(torch.cuda.get_device_name(i) for i in range(count)) or "none"
-        findings.append(_finding("GPU", count > 0, False, names))
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    findings.append(_finding("CPU cores", True, True, str(cores)))
-    place = next(path for path in (results.resolve(), *results.resolve().parents) if path.exists())
-    writable = place.is_dir() and os.access(place, os.W_OK)
-    shown = f"{results} ({'writable' if writable else 'NOT writable'})"
-    findings.append(_finding("results folder", writable, True, shown))
-    data = os.environ.get("BENCH_DATA")
-    shown = data or "BENCH_DATA not set; embedded data sets only"
-    findings.append(_finding("data folder", data is None or Path(data).is_dir(), False, shown))
-    return findings
-
-
-def _finding(name: str, ok: bool, required: bool, detail: str) -> dict[str, Any]:
-    return {"name": name, "ok": ok, "required": required, "detail": detail}
-
-
-def doctor_text(findings: list[dict[str, Any]]) -> str:
-    marks = {True: "ok", False: "MISSING"}
-    rows = [(marks[f["ok"]] if f["ok"] or f["required"] else "-", f["name"], f["detail"]) for f in findings]
-    return columns(rows, ("", "", ""))

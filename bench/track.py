@@ -14,6 +14,7 @@ import os
 import re
 import socket
 import sqlite3
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -21,7 +22,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from bench import track_files, track_rows
-from bench.records import checksum, dumps
+from bench.records import checksum, dumps, write_atomic
 
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -344,20 +345,17 @@ def _client(uri: str) -> Any:
 
 
 def _create(path: Path) -> None:
-    """A new database at `path`, whole or not at all: MLflow cannot use one whose creation was cut off, nor complete it."""
+    """A new database at `path`, whole or not at all: MLflow cannot use one whose creation was cut off, nor complete it.
+
+    It is made in the folder for temporary files: the connections of a failed attempt would hold on to the room of a full disk.
+    """
     import mlflow
 
-    for leftover in path.parent.glob(f".{path.name}.new*"):
-        leftover.unlink()
-    new = path.with_name(f".{path.name}.new")
-    _relax_sync(new)
-    try:
-        store = mlflow.MlflowClient(f"sqlite:///{new}")._tracking_client.store
-        store.engine.dispose()
-        os.replace(new, path)
-    except BaseException:  # e.g. a full disk, on which it would take the room of the tables
-        new.unlink(missing_ok=True)
-        raise
+    with tempfile.TemporaryDirectory(prefix="bench-mlflow-") as folder:
+        new = Path(folder) / "mlflow.db"
+        _relax_sync(new)
+        mlflow.MlflowClient(f"sqlite:///{new}")._tracking_client.store.engine.dispose()
+        write_atomic(path, new.read_bytes())
 
 
 @functools.cache

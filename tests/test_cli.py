@@ -499,7 +499,7 @@ def test_a_disk_that_is_full_ends_the_run(tmp_path: Path, monkeypatch: pytest.Mo
         (["plan", "small.yaml", "--set", "epochs=3"], "sets nothing in this suite (did you mean training.epochs"),
         (["plan", "small.yaml", "--set", "training.epochs=-1"], "--set: training.epochs: -1 is out of range"),
         (["table", "small.yaml", "--format", "doc"], "'doc' is not one of"),
-        (["table", "small.yaml", "--protocol", "best"], "'best' is not one of"),
+        (["table", "small.yaml", "--protocol", "bets"], "'bets' is not one of"),
         (["show", "xyz"], "'xyz' is not a cell id"),
         (["show", "0000"], "no record in results whose id begins with '0000'"),
         (["ls", "things"], "'things' is not one of"),

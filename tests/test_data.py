@@ -20,6 +20,8 @@ from bench.fields import FieldError
 GOLDEN = {
     "digits": "d3b3f2912744deb54fa212a124bb9ea26f90f908940efa9d87acfb25b7fe3ae2",
     "spurious-digits": "4de1bc71322147ece8960b2d9f0f2d6cc3ac223e58710109dcc76c437d002b54",
+    "tinted-digits": "ffe599b0307655f22700b9498cba8fff2eae73d7992e191fb0b67a12e046b30a",
+    "web-digits": "8e2d732a078415ffe3058969912fb7bf9c82f245d7d72246104165dc790b3469",
 }
 LOOPS = (0, 6, 8, 9)
 

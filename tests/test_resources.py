@@ -132,6 +132,8 @@ def test_a_machine_reads_its_own_data_folder(tmp_path: Path, monkeypatch: pytest
     assert moved.data_root == str(here)
     assert moved.noise_files == (("a", f"{here}/noise/labels.npz#key"), ("b", "/elsewhere/labels.npy"))
     root.mkdir()
+    assert _with_data_here(job).options == moved, "the mount point of a disk that is not mounted"
+    (root / "cifar").mkdir()
     assert _with_data_here(job) == job, "a folder that both see wins"
 
 

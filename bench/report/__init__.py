@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bench.report.aggregate import Aggregate, Block, TableData, table_data
-    from bench.report.plots.curves import accuracy_curves
     from bench.report.papers import render_paper
+    from bench.report.plots.curves import accuracy_curves
     from bench.report.spec import FORMATS, TABLE_FIELDS, TableSpec
     from bench.report.tables import render
 

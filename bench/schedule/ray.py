@@ -99,9 +99,12 @@ def _trial(jobs_ref: Any, number: int, marker: str) -> None:
 
 
 def _with_data_here(job: Job) -> Job:
-    """The job with this machine's data folder (`BENCH_DATA` where Ray was started) if the driver's is not here."""
+    """The job with this machine's data folder (`BENCH_DATA` where Ray was started) if the driver's is not here.
+
+    An empty folder is none: that is what is left of a network disk that is not mounted.
+    """
     here, root = os.environ.get("BENCH_DATA"), job.options.data_root
-    if not here or (root and Path(root).is_dir()):
+    if not here or (root and Path(root).is_dir() and any(Path(root).iterdir())):
         return job
     files = tuple((key, _moved(path, root, here)) for key, path in job.options.noise_files)
     return dataclasses.replace(job, options=dataclasses.replace(job.options, data_root=here, noise_files=files))

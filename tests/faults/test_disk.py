@@ -130,7 +130,7 @@ def test_no_room_for_a_row_of_the_mirror_is_a_warning(tmp_path: Path, disk: Call
 
 def test_a_store_without_room_is_a_warning_and_sync_makes_it_later(tmp_path: Path, disk: Callable[[str], Path]) -> None:
     folder = write_suite(tmp_path / "suite", suite_text("[erm]", seeds="1", epochs=1))
-    place = disk("1m")  # enough for the records and their tables, not for a database
+    place = disk("600k")  # enough for the records and their tables, not for a database
     words = ("tiny.yaml", "--results", str(place / "results"))
     run = Command(folder, "run", *words, "--executor", "inline")
     assert run.finish() == 0, run.text

@@ -64,7 +64,7 @@ def test_faults_of_methods_stay_their_own_and_can_be_mended(tmp_path: Path) -> N
     records = {record["cell"]["method"]["name"]: record for record in load_records(results).values()}
     for slug, (_, status, reason) in FAULTS.items():
         assert records[slug]["status"] == status and reason in records[slug]["reason"], records[slug]["reason"]
-        assert records[slug]["curve"]["epoch"] == [0] or slug == "hangs", "what was reached is kept"
+        assert slug == "leaves" or records[slug]["curve"]["epoch"] == [0], "what was reached is kept"
         assert any(line.startswith(f"{status}: digits none {slug} seed 0: ") for line in run.lines)
     assert {records[name]["status"] for name in ("erm", "gce")} == {"done"}, "the others finish, also after a fault"
     assert run.lines[-2] == "tiny: 2 diverged, 2 done, 7 failed; ran 11 now"
