@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from finished import finish
 
 from bench import cli
 from bench.plan import make_plan
@@ -56,13 +55,17 @@ NAMES = [f"{manual}: {' '.join(found)}"[:90] for manual, _, found in COMMANDS]
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a reader has: the suites, the example of a method, and results of the quickstart (made up here)."""
+    """What a reader has: the suites, the example of a method, the committed results, and those of another machine."""
     folder = tmp_path_factory.mktemp("checkout")
     shutil.copytree(ROOT / "suites", folder / "suites")
     shutil.copytree(ROOT / "methods", folder / "methods")
     for example in (ROOT / "tests" / "examples").glob("my_*"):
         shutil.copy(example, folder)
-    finish(folder / "suites" / "quickstart.yaml", folder / "results")
+    shutil.copytree(ROOT / "results", folder / "results", ignore=shutil.ignore_patterns(".work", "mlflow*"))
+    other = folder.parent / "other" / "results" / "quickstart"
+    other.mkdir(parents=True)
+    for path in record_files(folder / "results" / "quickstart")[:3]:
+        shutil.copy(path, other)
     return folder
 
 
@@ -127,18 +130,21 @@ def test_the_results_manual_names_every_part_of_a_record(place: Path, monkeypatc
 
 
 # -- the example of a suite ----------------------------------------------------------------------------------------
-def test_the_example_suite_shows_every_key_and_is_valid(tmp_path: Path) -> None:
-    (text,) = [block for block in blocks("suites/README.md", "yaml") if "datasets:" in block]
-    (tmp_path / "example.yaml").write_text(text)
+def test_the_example_suites_show_every_key_and_are_valid(tmp_path: Path) -> None:
+    """One whole suite, and of every other kind the keys that it adds."""
     (tmp_path / "base.yaml").write_text("title: base\n")
     shutil.copy(ROOT / "tests" / "examples" / "my_method.py", tmp_path / "my_method.py")
-    suite, source = load_suite(tmp_path / "example.yaml")
-    missing = set(Suite.model_fields) - set(suite.model_fields_set) - {"name", "description"}
-    assert missing == set(), "the manual shows each key"
-    try:
-        make_plan(suite, source)
-    except SuiteError as error:  # an example of a rule need not match anything in the example
-        assert [str(p) for p in error.problems if "no cell" not in p.message] == []
+    shown: set[str] = set()
+    for number, text in enumerate(blocks("suites/README.md", "yaml")):
+        path = tmp_path / f"example{number}.yaml"
+        path.write_text(text if "datasets:" in text else f"datasets: digits\nnoises: none\n{text}")
+        suite, source = load_suite(path)
+        shown |= set(suite.model_fields_set)
+        try:
+            make_plan(suite, source)
+        except SuiteError as error:  # an example of a rule need not match anything in the example
+            assert [str(p) for p in error.problems if "no cell" not in p.message] == []
+    assert set(Suite.model_fields) - shown - {"name", "description"} == set(), "the manual shows each key"
 
 
 @pytest.mark.parametrize("manual", ["suites/README.md"])

@@ -96,11 +96,11 @@ def test_grids_are_several_products_and_take_from_above_what_they_leave_out(tmp_
 
 
 def test_twenty_thousand_cells_look_up_each_name_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Planning is linear: names are looked up per row, values resolved per row and noise, ids hashed per cell."""
+    """Planning is linear: names are looked up per row, values resolved and put into canonical form per row and noise."""
     import bench.method
     from bench.plan import match, planner
 
-    calls = {"method_class": 0, "resolve_model": 0, "resolve": 0, "cell_id": 0, "same": 0}
+    calls = {"method_class": 0, "resolve_model": 0, "resolve": 0, "cell_ids": 0, "same": 0}
 
     def counted(name: str, function: Any) -> Any:
         def call(*arguments: Any, **keywords: Any) -> Any:
@@ -110,14 +110,14 @@ def test_twenty_thousand_cells_look_up_each_name_once(tmp_path: Path, monkeypatc
         return call
 
     monkeypatch.setattr(bench.method, "method_class", counted("method_class", bench.method.method_class))
-    for module, name in ((planner, "resolve_model"), (planner, "cell_id"), (match, "same"), (planner.Planner, "resolve")):
+    for module, name in ((planner, "resolve_model"), (planner, "cell_ids"), (match, "same"), (planner.Planner, "resolve")):
         monkeypatch.setattr(module, name, counted(name, getattr(module, name)))
     rates = ", ".join(f"symmetric@{rate / 100}" for rate in range(1, 51))
     text = f"datasets: digits\nnoises: [{rates}]\nmethods: [erm, {{method: gce, label: a, b}}]\nseeds: 200\n"
     found = plan(tmp_path, text.replace("a, b", '"a, b"'), only={"method": ["erm", "gce"], "seed": list(range(200))})
-    assert len(found.entries) == 20_000
+    assert len({entry.id for entry in found.entries}) == 20_000 and all(e.id == cell_id(e.cell) for e in found.entries[::997])
     assert (
-        calls["method_class"] == 2 and calls["resolve_model"] == 1 and calls["resolve"] == 100 and calls["cell_id"] == 20_000
+        calls["method_class"] == 2 and calls["resolve_model"] == 1 and calls["resolve"] == 100 and calls["cell_ids"] == 100
     )
     assert calls["same"] < 200 * 200 * 3, "--only compares names, not cells"
 
