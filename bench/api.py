@@ -309,7 +309,9 @@ def _execute(
                 jobs, executor=executor, listener=listener, address=address,
                 max_concurrent=plan.suite.resources.max_concurrent,
             )  # fmt: skip
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
+        if isinstance(error.__context__, KeyboardInterrupt):  # the second one: leave now
+            raise
         report.interrupted = True
     except (ResourceError, SaveError) as error:
         raise EnvironmentProblem(str(error)) from error

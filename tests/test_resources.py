@@ -139,6 +139,7 @@ def test_a_machine_reads_its_own_data_folder(tmp_path: Path, monkeypatch: pytest
 
 # -- under Ray -----------------------------------------------------------------------------------------------------
 @pytest.mark.faults
+@pytest.mark.slow
 @needs_ray
 def test_ray_keeps_the_order_of_the_suite_shares_gpus_and_counts_memory(tmp_path: Path) -> None:
     """A cluster with two pretended GPUs and 4 GiB: placement is real, the computing is not."""

@@ -25,6 +25,7 @@ from bench.track import Mirror
 
 pytestmark = [
     pytest.mark.faults,
+    pytest.mark.slow,
     pytest.mark.timeout(600),
     pytest.mark.skipif(importlib.util.find_spec("mlflow") is None, reason="MLflow is not installed"),
 ]

@@ -31,6 +31,7 @@ from bench.records import first_line
 from bench.safe_text import without_credentials
 from bench.schedule import Listener
 from bench.schedule.bridge import ATTEMPTS, Bridge
+from bench.schedule.interrupts import finishing
 from bench.schedule.job import Adopted, Job, ResourceError, SaveError, Stopped, run_job
 from bench.schedule.limits import watchdog
 from bench.schedule.resources import check, request
@@ -313,10 +314,11 @@ def connected(address: str | None = None) -> Iterator[None]:
     try:
         yield
     finally:
-        ray.shutdown()
-        if session is not None:  # else /tmp/ray would keep every session for ever
-            _sessions.remove(str(session))
-            shutil.rmtree(session, ignore_errors=True)
+        with finishing():  # cut off half-way, Ray would end this process without a word and with another exit code
+            ray.shutdown()
+            if session is not None:  # else /tmp/ray would keep every session for ever
+                _sessions.remove(str(session))
+                shutil.rmtree(session, ignore_errors=True)
 
 
 def _set_environment(*, local: bool) -> None:

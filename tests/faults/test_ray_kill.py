@@ -53,7 +53,12 @@ def kill(pids: list[int]) -> None:
 
 def gone(run: Started, seconds: float = 60) -> None:
     """No process of the run is left, agents of Ray's dashboard apart, which notice a while later that they are alone."""
-    until(lambda: not [name for _, name in marked(f"BENCH_TEST_RUN={run.output}") if "Agent" not in name[:20]], seconds, 0.5)
+
+    def others() -> list[str]:
+        names = [name for _, name in marked(f"BENCH_TEST_RUN={run.output}")]
+        return [name for name in names if not name.startswith(("ray::Dashboard", "ray::RuntimeEnv"))]
+
+    until(lambda: not others(), seconds, 0.5)
 
 
 def test_trials_raylet_and_driver_are_killed_and_nothing_is_lost(tmp_path: Path, undisturbed: dict[str, str]) -> None:
