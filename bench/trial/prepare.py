@@ -39,7 +39,7 @@ def prepare(
     device = torch.device(options.device)
     root = Path(options.data_root) if options.data_root else None
     data = bench.data.load(cell["dataset"], root)
-    noisy = _noise(cell, options, data, root, record["warnings"].append)
+    noisy = _noise(cell, options, data, root, record.setdefault("warnings", []).append)
     images, groups = _pool(data, noisy, root)
     train, held_out = split(noisy.true, cell, data, protocol)
     as_delivered = noisy.labels[train] == noisy.true[train]
