@@ -299,6 +299,7 @@ def _execute(
     from bench.schedule import ResourceError, SaveError, run_jobs
 
     jobs = [_job(plan, entry, folder, data, cache, executor, replace) for entry in todo]
+    _make_checkpoint_dir(jobs[0].options.checkpoint_dir)
     if plan.suite.resources.memory == "measured":
         jobs = _packed(jobs, folder.parent)
     mirror = _open_mirror(tracking, folder, plan.suite.name, report, say)
@@ -368,8 +369,8 @@ def _job(
         ),
         time_limit=resources.time_limit,
         checkpoint_seconds=resources.checkpoint_seconds,
-        checkpoint_epochs=tuple(vars(resources).get("checkpoint_epochs", ())),
-        checkpoint_dir=_checkpoint_dir(vars(resources).get("checkpoint_dir"), plan.suite.name),
+        checkpoint_epochs=tuple(epoch - 1 for epoch in resources.checkpoint_epochs),
+        checkpoint_dir=_checkpoint_dir(resources.checkpoint_dir, plan.suite.name),
         threads=max(1, int(cpu)),
         noise_files=tuple(sorted(entry.noise_files.items())),
         cache=str(cache),
@@ -397,6 +398,15 @@ def _checkpoint_dir(place: str | None, suite: str) -> str | None:
     if place is None:
         return None
     return f"{place.rstrip('/')}/{suite}" if "://" in place else str(Path(place).expanduser().resolve() / suite)
+
+
+def _make_checkpoint_dir(place: str | None) -> None:
+    """Made here, so that workers on other machines can tell by it whether they see it."""
+    if place and "://" not in place:
+        try:
+            Path(place).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise EnvironmentProblem(f"cannot make the folder of checkpoints {place}: {error.strerror}") from error
 
 
 def _open_mirror(tracking: str | None, folder: Path, suite: str, report: RunReport, say: Say) -> Any:

@@ -90,6 +90,10 @@ class Resources(_Strict):
     time_limit: Annotated[float, Field(gt=0)] | None = None
     max_concurrent: Annotated[int, Field(ge=1)] | None = None
     checkpoint_seconds: Annotated[float, Field(ge=0)] = 30.0
+    #: epochs, counted from 1, that a checkpoint follows as well
+    checkpoint_epochs: Annotated[list[Annotated[int, Field(ge=1, strict=True)]], BeforeValidator(_as_list)] = []
+    #: a folder, or an address such as s3://bucket/folder, that checkpoints go to; the results folder where none is given
+    checkpoint_dir: Annotated[str, Field(min_length=1)] | None = None
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     channels_last: bool = False
     compile: Literal["off", "default", "cuda-graphs"] = "off"
