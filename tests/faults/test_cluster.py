@@ -29,7 +29,7 @@ pytestmark = [
 ]
 QUIET = {
     "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg", "RAY_USAGE_STATS_ENABLED": "0", "RAY_memory_monitor_refresh_ms": "0",
-    "RAY_AUTH_MODE": "disabled", "RAY_raylet_start_wait_time_s": "240",
+    "RAY_raylet_start_wait_time_s": "240",
 }  # fmt: skip
 
 #: notes on which machine each cell ran
@@ -92,7 +92,11 @@ def end(process: subprocess.Popen[bytes], tmp_path: Path) -> None:
 
 @pytest.fixture
 def head(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """The first machine, one CPU."""
+    """The first machine, one CPU. Ray reads its settings when it is imported, and this process may need it again: a token of our
+    own, or it would write one into the home directory."""
+    from bench.schedule.ray import _set_environment
+
+    _set_environment(local=True)
     for name, value in QUIET.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("BENCH_DATA", raising=False)
