@@ -145,9 +145,6 @@ def test_ray_keeps_the_order_of_the_suite_shares_gpus_and_counts_memory(tmp_path
     """A cluster with two pretended GPUs and 4 GiB: placement is real, the computing is not."""
     import ray
 
-    from bench.schedule.ray import _set_environment
-
-    _set_environment(local=True)
     quiet: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "configure_logging": False}
     ray.init("local", num_cpus=8, num_gpus=2, _memory=4 * GIB, **quiet)
     try:

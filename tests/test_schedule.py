@@ -251,11 +251,17 @@ def start(folder: Path, executor: str, *, count: int, seconds: float, epochs: in
         count=count,
         executor=executor,
     )
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "BENCH_TEST_FOLDER": str(folder), "HOME": str(folder / "home")}
+    own = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}  # as a user has it
+    environment = {**own, "OMP_NUM_THREADS": "1", "BENCH_TEST_FOLDER": str(folder), "HOME": str(folder / "home")}
     return subprocess.Popen(
         [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder,
-        env=environment, start_new_session=True,
+        env=environment, start_new_session=True, preexec_fn=listens,
     )  # fmt: skip
+
+
+def listens() -> None:
+    """A process that was started in the background may have been told to ignore Ctrl-C, and hands that on."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.mark.faults

@@ -92,11 +92,7 @@ def end(process: subprocess.Popen[bytes], tmp_path: Path) -> None:
 
 @pytest.fixture
 def head(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """The first machine, one CPU. Ray reads its settings when it is imported, and this process may need it again: a token of our
-    own, or it would write one into the home directory."""
-    from bench.schedule.ray import _set_environment
-
-    _set_environment(local=True)
+    """The first machine, one CPU."""
     for name, value in QUIET.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("BENCH_DATA", raising=False)
