@@ -116,7 +116,7 @@ def _draw(axes: Axes, panel: Panel | None) -> None:
         if chosen:
             axes.scatter(
                 [panel.x[i] for i in chosen], [panel.y[i] for i in chosen], s=size, marker=marker, linewidths=width,
-                c=[COLOURS[panel.label[i] % len(COLOURS)] for i in chosen],
+                c=[COLOURS[panel.label[i] % len(COLOURS)] for i in chosen], rasterized=True,  # else a megabyte of SVG
             )  # fmt: skip
     for label in sorted(set(panel.label)):
         x, y = centre(panel, label)
