@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
-import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,17 +14,8 @@ from bench.report.aggregate import PHRASES, Aggregate, summarize
 from bench.report.captions import NON_CANONICAL_MARK, letter, need_note, networks_note
 from bench.report.escape import clean, markdown, markdown_label
 from bench.report.leaderboard import PROTOCOLS_SHOWN, Board, Group, Row, own_training, plain, usual_training
-from bench.report.published import Published, published
+from bench.report.published import quotes
 from bench.report.spec import METRICS, PROTOCOLS
-
-#: our kind of noise -> what the papers call it, where they mean the same up to details that the definition tells
-PUBLISHED_NOISE = {
-    "symmetric": ("symmetric", "uniform"), "uniform-flip": ("symmetric", "uniform"), "asymmetric": ("asymmetric",),
-    "none": ("none", "real"),
-}  # fmt: skip
-#: settings in which a method is run as it is; the rows of "fine-tuned" have method names of their own
-PLAIN = ("", "noisy", "fine-tuned")
-PUBLISHED_METRICS = ("best", "last", "accuracy", "avg", "worst", "top1")
 
 INTRODUCTION = """\
 Written by `bench leaderboard` from all records below this folder; never edited by hand. Every cell counts once, also where
@@ -217,33 +206,11 @@ def _links(row: Row) -> str:
 
 
 # -- published numbers -------------------------------------------------------------------------------------------------
-@functools.cache
-def _published() -> dict[tuple[str, str, float | None, str], list[Published]]:
-    found: dict[tuple[str, str, float | None, str], list[Published]] = {}
-    for line in published():
-        if line.table != "prose" and line.setting in PLAIN and line.metric in PUBLISHED_METRICS and line.value:
-            rate = float(line.rate) if line.rate else None
-            found.setdefault((line.dataset, line.noise, rate or None, line.method_slug), []).append(line)
-    return found
-
-
 def quote_published(group: Group, row: Row) -> str:
     """'94.6 best, 94.2 last (scanmix table1)' for a row that runs the method as it is, on the papers' own data; else ''."""
-    kind, rate = str(group.noise.get("kind")), group.noise.get("rate")
-    if kind == "semantic":
-        names: tuple[str, ...] = (f"semantic-{re.sub('[^a-z].*', '', str(group.noise.get('network')))}",)
-        rate = None
-    else:
-        names = PUBLISHED_NOISE.get(kind, ())
     if any(run.canonical is not True for run in row.runs.values()):
         return ""
-    dataset, slug = str(group.dataset.get("name")), row.plan_label
-    rate = float(rate) if isinstance(rate, int | float) and rate else None
-    lines = [line for name in names for line in _published().get((dataset, name, rate, slug), ())]
-    sources: dict[str, list[str]] = {}
-    for line in lines:
-        sources.setdefault(f"{line.paper} {line.table}", []).append(f"{line.value} {line.metric}")
-    return "; ".join(f"{', '.join(values)} ({source})" for source, values in sources.items())
+    return "; ".join(quotes(str(group.dataset.get("name")), group.noise, row.plan_label))
 
 
 def _unplaced(board: Board) -> list[str]:

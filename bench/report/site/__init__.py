@@ -3,7 +3,6 @@
 Pages open from the disk, ask no other host for anything, and are complete without JavaScript.
 
     names.py     file names from foreign text
-    beside.py    published numbers of the same experiment
     rows.py      what the tables show: a row per (data set, noise, method)
     cells.py     what the page of one record shows
     charts.py    inline SVG lines, heat tables, matrices as pixels

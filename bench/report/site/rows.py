@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,8 +12,8 @@ from markupsafe import Markup
 from bench.report.aggregate import PHRASES, Aggregate, Block, Outcome, TableData, outcome_of, table_data
 from bench.report.captions import caption, conditions, method_notes, noise_notes, non_canonical, protocol_label
 from bench.report.layout import percent, rank_methods
+from bench.report.published import quotes
 from bench.report.site import SiteSuite
-from bench.report.site.beside import beside
 from bench.report.site.charts import Points, points, sparkline
 from bench.report.site.names import file_name
 from bench.report.spec import METRICS, PROTOCOLS, TableSpec
@@ -201,7 +202,7 @@ def _rows(
                     dataset=block.key,
                     noise=noise,
                     values=_values(block, method, noise, ranks, STATES[state]),
-                    published=beside(group[0].entry, first),
+                    published=_published(group[0].entry, first),
                     seeds=[_seed(outcome, folder) for outcome in group],
                     state=state,
                     reasons=[reason for reason in reasons if reason != STATES[state]],
@@ -233,6 +234,17 @@ def _value(item: Aggregate, best: bool, absent: str) -> Value:
     if item.n < item.n_planned:
         text += f" ({item.n}/{item.n_planned})"
     return Value(text, f"{item.mean:.6g}", best)
+
+
+def _published(entry: Mapping[str, Any], record: Mapping[str, Any] | None) -> list[str]:
+    """What papers print for this row; its noise is the record's, else read from a label of the plain form `kind@rate`."""
+    if record is not None and non_canonical(record):
+        return []
+    noise = ((record or {}).get("cell") or {}).get("noise")
+    if not noise:
+        match = re.fullmatch(r"([a-z-]+)(?:@(\d*\.?\d+))?", str(entry["noise"]))
+        noise = {"kind": match[1], "rate": float(match[2]) if match[2] else None} if match else {}
+    return quotes(str(entry["dataset"]), noise, str(entry["method"]))
 
 
 def _seed(outcome: Outcome, folder: str) -> Seed:
