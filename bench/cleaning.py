@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.api import WORK
 from bench.live import LOGS, RUNNING, drivers
+from bench.outcome import WORK
 from bench.records import RecordError, load_summary, record_files
 
 #: what is removed unless `--only` names some of them, with what each means

@@ -21,7 +21,7 @@ def cache() -> None:
 
 
 def _entries(folder: Path) -> list[Any]:
-    from bench.api import EnvironmentProblem
+    from bench.outcome import EnvironmentProblem
     from bench.stages import entries
 
     try:
@@ -90,7 +90,7 @@ def clean(
     bench cache clean --older-than 30 --yes
     bench cache clean --stage simclr --yes
     """
-    from bench.api import EnvironmentProblem
+    from bench.outcome import EnvironmentProblem
     from bench.stages import cache_root, remove
 
     folder = cache_root(results, cache)

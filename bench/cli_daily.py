@@ -116,8 +116,8 @@ def merge(folders: tuple[str, ...], results: str, prefer: str | None, dry_run: b
     bench merge /mnt/machine-b/results /mnt/machine-c/results
     bench merge ../other/results/quickstart --prefer newest
     """
-    from bench.api import EnvironmentProblem
     from bench.merging import copy, plan_merge
+    from bench.outcome import EnvironmentProblem
 
     found = plan_merge([Path(folder) for folder in folders], Path(results), prefer)
     refused = bool(found.conflicts)
@@ -175,8 +175,8 @@ def clean(suites: tuple[str, ...], results: str, cache: str | None, yes: bool, a
     bench clean --only cache --older-than 30 --yes
     bench clean --records failed
     """
-    from bench.api import EnvironmentProblem
     from bench.cleaning import find, remove
+    from bench.outcome import EnvironmentProblem
     from bench.stages import cache_root
     from bench.suite import load_suite
 

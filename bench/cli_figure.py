@@ -47,8 +47,9 @@ def figure(suite: str | None, kinds: tuple[str, ...], out: str | None, formats: 
 
 def _draw(suite: str, kinds: tuple[str, ...], out: str | None, formats: tuple[str, ...], results: str) -> tuple[list[Any], bool]:
     """What was drawn, and whether somebody asked for just these kinds."""
-    from bench.api import EnvironmentProblem, current_manifest
+    from bench.api import current_manifest
     from bench.fields import FieldError
+    from bench.outcome import EnvironmentProblem
     from bench.plan import scan
     from bench.records import load_record, record_path
     from bench.report.plots import draw, spec

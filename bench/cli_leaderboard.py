@@ -26,7 +26,7 @@ def leaderboard(results: str, check: bool, tuning: bool, as_json: bool) -> int:
     bench leaderboard --check                     what continuous integration runs
     bench leaderboard --results my-results --json
     """
-    from bench.api import EnvironmentProblem
+    from bench.outcome import EnvironmentProblem
     from bench.report.leaderboard_files import pages, stale, write_pages
     from bench.report.leaderboard_text import as_json as plain
 

@@ -29,7 +29,7 @@ def site(results: str, out: str, suites: str, title: str | None) -> None:
     bench site
     bench site --out public --title "Our noisy labels"
     """
-    from bench.api import EnvironmentProblem
+    from bench.outcome import EnvironmentProblem
     from bench.report.site import TITLE, site_files
 
     found = [_suite(folder, Path(suites)) for folder in _folders(Path(results))]
@@ -42,7 +42,7 @@ def site(results: str, out: str, suites: str, title: str | None) -> None:
 
 
 def _folders(results: Path) -> list[Path]:
-    from bench.api import EnvironmentProblem
+    from bench.outcome import EnvironmentProblem
 
     if not results.is_dir():
         raise EnvironmentProblem(f"there is no results folder {results}")
@@ -51,7 +51,8 @@ def _folders(results: Path) -> list[Path]:
 
 def _suite(folder: Path, suites: Path) -> SiteSuite:
     """A folder of results as the site takes it. Raises `RecordError` for a record that cannot be trusted."""
-    from bench.api import MANIFEST, read_manifest
+    from bench.outcome import MANIFEST
+    from bench.outputs import read_manifest
     from bench.records import load_records, record_path
     from bench.report.site import SiteSuite
     from bench.report.site.rows import entry_of
@@ -81,7 +82,9 @@ def _distinct(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _commands(folder: Path, suites: Path) -> dict[str, str]:
     """What runs a cell again, for every cell that a plan in the folder names; the suite's own plan comes first."""
-    from bench.api import MANIFEST, command_for, read_manifest
+    from bench.api import command_for
+    from bench.outcome import MANIFEST
+    from bench.outputs import read_manifest
 
     commands: dict[str, str] = {}
     for path in sorted(folder.glob("plan*.json"), key=lambda path: (path.name != MANIFEST, path.name)):

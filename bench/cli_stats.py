@@ -42,7 +42,7 @@ def stats(
     bench stats suites/quickstart.yaml --metric worst_group_acc --only dataset=spurious-digits --format md
     bench stats suites/learning-baselines.yaml --out figures
     """
-    from bench.api import EnvironmentProblem
+    from bench.outcome import EnvironmentProblem
     from bench.report.statistics import statistics
     from bench.report.statistics_text import as_json as plain
     from bench.report.statistics_text import critical_difference_diagram, render_statistics

@@ -47,7 +47,7 @@ def table(
     try:
         Path(output).write_bytes(text.encode())
     except OSError as error:
-        from bench.api import EnvironmentProblem
+        from bench.outcome import EnvironmentProblem
 
         raise EnvironmentProblem(f"cannot write {output}: {error.strerror}") from error
 

@@ -111,7 +111,7 @@ def _code_states(entries: Sequence[Any], records: dict[str, Any]) -> list[str]:
 # -- status and show ---------------------------------------------------------------------------------------------------
 def status_json(suite: str, results: Path) -> dict[str, Any]:
     """Counts per state, what is not done with its reason, and what runs now; reads manifest, records and heartbeats only."""
-    from bench.api import WORK
+    from bench.outcome import WORK
     from bench.plan import scan
 
     parsed, source = load_suite(Path(suite))

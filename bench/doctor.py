@@ -192,7 +192,8 @@ def _ray(address: str | None) -> dict[str, Any]:
 
 
 def _mlflow(tracking: str | None, results: Path) -> dict[str, Any]:
-    from bench.track import default_uri, strip_credentials
+    from bench.track import default_uri
+    from bench.track_store import store_port, strip_credentials
 
     if tracking == "none" or (tracking is None and util.find_spec("mlflow") is None):
         return _finding("MLflow store", tracking == "none", False, "off" if tracking == "none" else "MLflow is not installed")
@@ -206,8 +207,7 @@ def _mlflow(tracking: str | None, results: Path) -> dict[str, Any]:
         return _finding("MLflow store", True, True, f"{shown}{'' if path.exists() else ', to be made'}")
     try:
         parts = urlsplit(uri)
-        ports = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
-        port = parts.port or ports.get(parts.scheme.split("+")[0])
+        port = store_port(parts)
     except ValueError:
         port = None
     if port is None or not parts.hostname:

@@ -97,13 +97,15 @@ def estimate(
 ) -> dict[str, Any]:
     """Estimate for the cells of a plan that have no record, `cells` as `bench plan --json` lists them. JSON values.
 
-    `seconds`: of all known cells, one after the other; `slots`: how many run at a time here; `unknown`: (data set, method) with
-    their number of cells. Each cell's own seconds are under its id in `cells`.
+    `seconds`: of all known cells, one after the other; `slots`: how many run at a time here, several numbers where methods have
+    shares of their own; `unknown`: (data set, method) with their number of cells; `cells`: each cell's own seconds, by id.
     """
-    device = "cuda" if resources.gpu > 0 else "cpu"
     todo = {cell["id"]: cell for cell in cells if cell["state"] == "missing"}
     texts: dict[int, str] = {}
-    keys = {identity: _key(cell["cell"], device, texts) for identity, cell in todo.items()}
+    shares = {identity: resources.share(cell["cell"]["method"]["name"], cell["method"])[:2] for identity, cell in todo.items()}
+    keys = {
+        identity: _key(cell["cell"], "cuda" if shares[identity][1] > 0 else "cpu", texts) for identity, cell in todo.items()
+    }
     known = known_rates(records, folder, set(keys.values())) if todo else {}
     timed = {identity: known[key] for identity, key in keys.items() if key in known}
     seconds = {identity: rate.seconds(todo[identity]["cell"]["training"]["epochs"]) for identity, rate in timed.items()}
@@ -114,24 +116,26 @@ def estimate(
             unknown[row] = unknown.get(row, 0) + 1
     used = {keys[identity] for identity in seconds}
     total, longest = sum(seconds.values()), max(seconds.values(), default=0.0)
-    slots = min(_slots(resources), max(1, len(todo)))
+    at_a_time = {share: min(_slots(*share, resources.max_concurrent), len(todo)) for share in set(shares.values())}
+    occupied = sum(value / at_a_time[shares[identity]] for identity, value in seconds.items())  # the machine, in seconds
     return {
-        "to_run": len(todo), "known": len(seconds), "records": sum(known[key].records for key in used), "device": device,
-        "slots": slots, "seconds": round(total, 1), "hours": round(max(total / slots, longest) / 3600, 4),
+        "to_run": len(todo), "known": len(seconds), "records": sum(known[key].records for key in used),
+        "devices": sorted({key[3] for key in keys.values()}), "slots": sorted(set(at_a_time.values())),
+        "seconds": round(total, 1), "hours": round(max(occupied, longest) / 3600, 4),
         "unknown": [{"dataset": dataset, "method": method, "cells": count} for (dataset, method), count in unknown.items()],
         "cells": {identity: round(value, 1) for identity, value in seconds.items()},
     }  # fmt: skip
 
 
-def _slots(resources: Any) -> int:
-    """How many cells run at a time on this machine."""
+def _slots(cpu: float, gpu: float, max_concurrent: int | None) -> int:
+    """How many cells with these shares run at a time on this machine."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    slots = int(cores / resources.cpu)
-    if resources.gpu > 0:
+    slots = int(cores / cpu)
+    if gpu > 0:
         import torch
 
-        slots = min(slots, int(torch.cuda.device_count() / resources.gpu))
-    return max(1, min(slots, resources.max_concurrent or slots))
+        slots = min(slots, int(torch.cuda.device_count() / gpu))
+    return max(1, min(slots, max_concurrent or slots))
 
 
 def estimate_text(found: Mapping[str, Any]) -> list[str]:
@@ -140,8 +144,9 @@ def estimate_text(found: Mapping[str, Any]) -> list[str]:
         return []
     lines = []
     if found["known"]:
+        slots = " or ".join(map(str, found["slots"]))
         lines.append(
-            f"estimated: {duration(found['hours'] * 3600)} for {found['known']} of {found['to_run']} cells, {found['slots']} at "
+            f"estimated: {duration(found['hours'] * 3600)} for {found['known']} of {found['to_run']} cells, {slots} at "
             f"a time on this machine ({duration(found['seconds'])} one after the other); from {found['records']} records, "
             "pre-training not counted"
         )

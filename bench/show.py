@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.api import WORK, command_for, read_manifest
+from bench.api import command_for
 from bench.describe import _flat, _short, columns
 from bench.fields import FieldError
 from bench.live import drivers, duration, log_path, running, tail
+from bench.outcome import WORK
+from bench.outputs import read_manifest
 from bench.records import load_record, record_files
 from bench.safe_text import printable
 
@@ -78,7 +80,8 @@ def _suite_file(folder: Path, manifest: Mapping[str, Any]) -> Path:
 # -- where values come from ----------------------------------------------------------------------------------------
 def planned(found: Found, results: Path) -> tuple[dict[str, Any], dict[str, str], str]:
     """(resolved cell, origins of its values, why there are none). Plans the suite as it is now, which imports torch."""
-    from bench.api import EnvironmentProblem, read_plan
+    from bench.api import read_plan
+    from bench.outcome import EnvironmentProblem
     from bench.plan import Overrides
     from bench.yaml_source import SuiteError
 

@@ -7,33 +7,32 @@ a run therefore costs a warning, never a cell.
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import logging
 import os
-import re
-import socket
 import sqlite3
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from bench import track_files, track_rows
 from bench.records import checksum, dumps, write_atomic
+from bench.track_store import (
+    ENVIRONMENT,
+    creation_lock,
+    find_experiment,
+    is_server,
+    plain_database,
+    probe,
+    relax_sync,
+    scrubbed,
+    sqlite_path,
+    strip_credentials,
+)  # fmt: skip
 
-ENVIRONMENT = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # the defaults wait for many minutes
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
-    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "0",
-    "GIT_PYTHON_REFRESH": "quiet",
-}
 ARTIFACTS = "mlflow-artifacts"  # folder beside a SQLite store
-CONNECT_SECONDS = 5.0
 MAX_PARAMS = 100  # per batch
 MAX_METRICS = 1000  # per batch
 PAUSE_AFTER, PAUSE_SECONDS = 3, 60.0  # failures in a row, and how long a dead server is left alone then
@@ -55,28 +54,9 @@ def default_artifacts(results: Path) -> Path:
     return Path(results).absolute() / ARTIFACTS
 
 
-def strip_credentials(uri: str) -> str:
-    """The URI without user, password and secret query values, fit to be stored and printed."""
-    uri = re.sub(r"^([A-Za-z][\w+.-]*://)[^/?#]*@", r"\1", uri)
-    if "?" not in uri:
-        return uri
-    parts = urlsplit(uri)
-    secret = re.compile("pass|pwd|token|secret|key|user|credential", re.IGNORECASE)
-    kept = [(name, value) for name, value in parse_qsl(parts.query) if not secret.search(name)]
-    return urlunsplit(parts._replace(query=urlencode(kept)))
-
-
-def _scrubbed(error: BaseException | str, uri: str) -> str:
-    """One line of an error, without what `strip_credentials` takes away."""
-    text = str(error).replace(uri, strip_credentials(uri))
-    text = re.sub(r"([A-Za-z][\w+.-]*://)[^\s/@]*@", r"\1", text)
-    first = next((line.strip() for line in text.splitlines() if line.strip()), "")
-    return (first or type(error).__name__)[:300]
-
-
 def _unusable(uri: str, error: Exception) -> str:
     return (
-        f"cannot use the MLflow store {strip_credentials(uri)}: {_scrubbed(error, uri)}. Start the server or "
+        f"cannot use the MLflow store {strip_credentials(uri)}: {scrubbed(error, uri)}. Start the server or "
         "correct the address, or run with --tracking none: the mirror can be rebuilt from the records later."
     )
 
@@ -89,7 +69,7 @@ class Mirror:
         self._suite_run: tuple[str, str] | None = None  # (run, address of its artefacts)
         self._index_file = index
         self._index: dict[str, str] = {}  # checksum of a record -> run
-        self._database = _plain_database(uri)
+        self._database = plain_database(uri)
         self._in_a_row, self._quiet_until = 0, 0.0
         self.failures = 0
         self.file_failures = 0
@@ -103,15 +83,15 @@ class Mirror:
         been mirrored lies there. By default it is beside a SQLite file; without any, the store is asked instead of an
         index. Raises `TrackError` within seconds when the store cannot be used.
         """
-        path = _sqlite_path(uri)
+        path = sqlite_path(uri)
         folder = Path(artifact_location).absolute() if artifact_location else path and path.parent / ARTIFACTS
         try:
-            _probe(uri)
+            probe(uri)
             if folder is not None:
                 folder.mkdir(parents=True, exist_ok=True)
             client = _client(uri)
-            with _creation_lock(uri):
-                found = _experiment(client, experiment, None if _is_server(uri) else folder)
+            with creation_lock(uri):
+                found = find_experiment(client, experiment, None if is_server(uri) else folder)
         except Exception as error:  # mlflow, sqlalchemy, requests and the operating system have no common base
             raise TrackError(_unusable(uri, error)) from None
         index = f"index-{found.experiment_id}-{found.creation_time}.jsonl"  # a new database gets a new one
@@ -135,7 +115,7 @@ class Mirror:
             run = self._write(record, seal, label)
         except Exception as error:
             self.failures += 1
-            self.last_error = _scrubbed(error, self._uri)
+            self.last_error = scrubbed(error, self._uri)
             self._in_a_row += 1
             if self._in_a_row >= PAUSE_AFTER:
                 self._quiet_until = time.monotonic() + PAUSE_SECONDS
@@ -154,7 +134,7 @@ class Mirror:
             stored = track_files.put_files(self._client, run, address, files, self._index.__contains__)
         except Exception as error:
             self.file_failures += 1
-            self.last_error = _scrubbed(error, self._uri)
+            self.last_error = scrubbed(error, self._uri)
             return 0
         for key in stored:
             self._remember(key, run)
@@ -217,13 +197,13 @@ class Mirror:
             track_files.put_text(self._client, run, info.artifact_uri, "record.json", dumps(record))
         except Exception as error:
             self.file_failures += 1
-            self.last_error = _scrubbed(error, self._uri)
+            self.last_error = scrubbed(error, self._uri)
         return run
 
     def _parent(self) -> tuple[str, str]:
         """The run of the suite and the address of its artefacts."""
         if self._suite_run is None:
-            with _creation_lock(self._uri):
+            with creation_lock(self._uri):
                 self._suite_run = track_files.suite_run(self._client, self._experiment_id, self._suite)
         return self._suite_run
 
@@ -296,36 +276,6 @@ class Mirror:
 
 
 # -- connecting ----------------------------------------------------------------------------------------------------
-def _is_server(uri: str) -> bool:
-    return uri.startswith(("http://", "https://"))
-
-
-def _sqlite_path(uri: str) -> Path | None:
-    match = re.match(r"^sqlite(?:\+\w+)?:///([^?]+)", uri)
-    return Path(match.group(1)) if match and match.group(1) != ":memory:" else None
-
-
-def _plain_database(uri: str) -> Path | None:
-    path = _sqlite_path(uri)
-    return path if path is not None and path.is_file() else None
-
-
-def _probe(uri: str) -> None:
-    """Raise quickly if nothing answers; MLflow itself would try again for minutes."""
-    path = _sqlite_path(uri)
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.closing(sqlite3.connect(path, timeout=20)) as connection:
-            connection.execute("PRAGMA schema_version").fetchone()
-            connection.execute("BEGIN IMMEDIATE").close()
-        return
-    parts = urlsplit(uri)
-    if not parts.scheme or not parts.hostname:
-        raise ValueError("not an address of a tracking store (valid: sqlite:///FILE, http://HOST:PORT, postgresql://...)")
-    ports = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
-    port = parts.port or ports.get(parts.scheme.split("+")[0])
-    if port is not None:
-        socket.create_connection((parts.hostname, port), timeout=CONNECT_SECONDS).close()
 
 
 def _client(uri: str) -> Any:
@@ -335,10 +285,10 @@ def _client(uri: str) -> Any:
 
     for logger in ("mlflow", "alembic"):
         logging.getLogger(logger).setLevel(logging.ERROR)
-    path = _sqlite_path(uri)
+    path = sqlite_path(uri)
     if path is not None:
-        _relax_sync(path)
-    with _creation_lock(uri):
+        relax_sync(path)
+    with creation_lock(uri):
         if path is not None and path.stat().st_size == 0:
             _create(path)
         return mlflow.MlflowClient(uri)
@@ -353,48 +303,6 @@ def _create(path: Path) -> None:
 
     with tempfile.TemporaryDirectory(prefix="bench-mlflow-") as folder:
         new = Path(folder) / "mlflow.db"
-        _relax_sync(new)
+        relax_sync(new)
         mlflow.MlflowClient(f"sqlite:///{new}")._tracking_client.store.engine.dispose()
         write_atomic(path, new.read_bytes())
-
-
-@functools.cache
-def _relax_sync(path: Path) -> None:
-    """No flush to the disk per commit in this one database: three times as fast, and a power cut costs a rebuild."""
-    from sqlalchemy import event
-    from sqlalchemy.engine import Engine
-
-    def connected(connection: Any, _: Any) -> None:
-        if isinstance(connection, sqlite3.Connection):
-            file = connection.execute("PRAGMA database_list").fetchone()[2]
-            if file and os.path.realpath(file) == os.path.realpath(path):
-                connection.execute("PRAGMA synchronous=OFF")
-
-    event.listen(Engine, "connect", connected)
-
-
-@contextlib.contextmanager
-def _creation_lock(uri: str) -> Iterator[None]:
-    """Two processes that create one SQLite store at the same time can leave it unusable."""
-    path = _sqlite_path(uri)
-    if path is None:
-        yield
-        return
-    from filelock import FileLock
-
-    with FileLock(f"{path}.lock", timeout=60):
-        yield
-
-
-def _experiment(client: Any, name: str, artifacts: Path | None) -> Any:
-    found = client.get_experiment_by_name(name)
-    if found is None:
-        try:
-            client.create_experiment(name, artifact_location=artifacts.as_uri() if artifacts else None)
-        except Exception:
-            if client.get_experiment_by_name(name) is None:  # else another process was faster
-                raise
-        found = client.get_experiment_by_name(name)
-    if found.lifecycle_stage != "active":
-        raise ValueError(f"its experiment {name!r} was deleted; restore it (mlflow experiments restore) or purge it")
-    return found

@@ -3,6 +3,6 @@ Ray would write one into the home directory."""
 
 from __future__ import annotations
 
-from bench.schedule.ray import _set_environment
+from bench.schedule.ray_environment import set_environment
 
-_set_environment(local=True)
+set_environment(local=True)

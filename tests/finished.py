@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from bench.api import manifest_text, read_plan
+from bench.api import read_plan
+from bench.outputs import manifest_text
 from bench.records import SCHEMA, write_atomic, write_record
 
 

@@ -183,13 +183,20 @@ def test_plan_estimates_from_records_of_the_same_method_data_and_model(suite: Pa
     found = facts["estimate"]
     # 60 s for one epoch of 10 images: 2 + 6 * 60 s a cell, for four cells of erm
     assert (found["known"], found["to_run"], found["records"], found["seconds"]) == (4, 8, 1, 4 * 362.0)
-    assert found["slots"] == 2 and found["hours"] == round(2 * 362 / 3600, 4)
+    assert found["slots"] == [2] and found["devices"] == ["cpu"] and found["hours"] == round(2 * 362 / 3600, 4)
     assert found["unknown"] == [{"dataset": "digits", "method": "gce", "cells": 4}]
     assert {cell["estimated_seconds"] for cell in facts["cells"]} == {362.0, None}
     text = here(suite, monkeypatch, *words).output
     assert "estimated: 12 min for 4 of 8 cells, 2 at a time on this machine (24 min one after the other); from 1 records" in text
     assert "time unknown of 4 cells" in text and "gce on digits (4)" in text
     assert "unknown" not in here(suite, monkeypatch, *words, "--only", "method=erm").output
+    # a method's own share: its cells take both cores, so they run one after the other, the others two at a time
+    text = (suite / "small.yaml").read_text()
+    (suite / "small.yaml").write_text(text + "\nresources: {methods: {erm: {cpu: 2}}}\n")
+    found = json.loads(here(suite, monkeypatch, *words, "--json").stdout)["estimate"]
+    assert found["slots"] == [1, 2] and found["hours"] == round(4 * 362 / 3600, 4)
+    assert "4 of 8 cells, 1 or 2 at a time" in here(suite, monkeypatch, *words).output
+    (suite / "small.yaml").write_text(text)
     other = here(suite, monkeypatch, *words, "--set", "model.name=tiny-cnn")
     assert "estimated" not in other.output, "another model is another speed"
     shutil.move(suite / "results" / "small", suite / "results" / "elsewhere")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from bench import api
+from bench.outputs import manifest_text
 from bench.plan import scan
 from bench.records import load_records
 from bench.report import render_suite
@@ -39,7 +40,7 @@ def test_tables_are_what_the_records_say(folder):
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_plan_is_that_of_the_suite(folder):
     plan = api.read_plan(SUITES[folder.name], results=ROOT / "results")
-    assert api.manifest_text(plan.manifest()) == (folder / "plan.json").read_text()
+    assert manifest_text(plan.manifest()) == (folder / "plan.json").read_text()
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)

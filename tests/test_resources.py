@@ -10,8 +10,10 @@ import pytest
 from finished import finish, made_up_record
 from test_schedule import Log, make_job, needs_ray
 
-from bench.api import EnvironmentProblem, _job, _packed, read_plan
+from bench.api import read_plan
 from bench.api import run as bench_run
+from bench.execute import job_of, packed_jobs
+from bench.outcome import EnvironmentProblem
 from bench.records import write_record
 from bench.schedule import Job, ResourceError, run_jobs
 from bench.schedule.resources import check, measured_peaks, packed, request
@@ -73,7 +75,7 @@ def test_a_suite_gives_methods_their_own_share(tmp_path: Path) -> None:
     own = "{cpu: 2, memory: 1.5, methods: {gce: {gpu: 0.5}, GCE: {cpu: 4}}}"
     suite.write_text(SUITE + f"resources: {own}\n")
     plan = read_plan(suite)
-    jobs = [_job(plan, entry, tmp_path, None, tmp_path, "ray", False) for entry in plan.entries]
+    jobs = [job_of(plan, entry, tmp_path, None, tmp_path, "ray", False) for entry in plan.entries]
     shares = {(j.cell["method"]["name"], j.cpus, j.gpus, j.memory, j.options.device, j.options.threads) for j in jobs}
     assert shares == {("erm", 2, 0, 1.5 * GIB, "cpu", 2), ("gce", 4, 0.5, 1.5 * GIB, "cuda", 4)}
     plain = tmp_path / "plain.yaml"
@@ -111,30 +113,30 @@ def test_earlier_records_of_all_suites_are_read(tmp_path: Path) -> None:
     erm = plan.entries[0]
     write_record(results / "another", record_of(Job(erm.cell, None, "", ""), 4 * GIB))  # type: ignore[arg-type]
     (results / "another" / f"{'0' * 16}.json").write_text("damaged")
-    jobs = [_job(plan, entry, tmp_path, None, tmp_path, "ray", False) for entry in plan.entries]
-    memory = {job.cell["method"]["name"]: job.memory for job in _packed(jobs, results)}
+    jobs = [job_of(plan, entry, tmp_path, None, tmp_path, "ray", False) for entry in plan.entries]
+    memory = {job.cell["method"]["name"]: job.memory for job in packed_jobs(jobs, results)}
     assert memory == {"erm": 5 * GIB, "gce": 1.25}
 
 
 # -- on another machine --------------------------------------------------------------------------------------------
 @needs_ray
 def test_a_machine_reads_its_own_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from bench.schedule.ray import _with_data_here
+    from bench.schedule.relocate import with_data_here
 
     root, here = tmp_path / "driver", tmp_path / "here"
     files = (("a", f"{root}/noise/labels.npz#key"), ("b", "/elsewhere/labels.npy"))
     job = make_job(tmp_path)
     job = dataclasses.replace(job, options=dataclasses.replace(job.options, data_root=str(root), noise_files=files))
     monkeypatch.delenv("BENCH_DATA", raising=False)
-    assert _with_data_here(job) == job, "without a folder of its own it is told that the driver's is missing"
+    assert with_data_here(job) == job, "without a folder of its own it is told that the driver's is missing"
     monkeypatch.setenv("BENCH_DATA", str(here))
-    moved = _with_data_here(job).options
+    moved = with_data_here(job).options
     assert moved.data_root == str(here)
     assert moved.noise_files == (("a", f"{here}/noise/labels.npz#key"), ("b", "/elsewhere/labels.npy"))
     root.mkdir()
-    assert _with_data_here(job).options == moved, "the mount point of a disk that is not mounted"
+    assert with_data_here(job).options == moved, "the mount point of a disk that is not mounted"
     (root / "cifar").mkdir()
-    assert _with_data_here(job) == job, "a folder that both see wins"
+    assert with_data_here(job) == job, "a folder that both see wins"
 
 
 # -- under Ray -----------------------------------------------------------------------------------------------------

@@ -15,7 +15,8 @@ import pytest
 
 from bench.cell import cell_id
 from bench.records import checksum
-from bench.track import Mirror, TrackError, default_artifacts, default_uri, strip_credentials
+from bench.track import Mirror, TrackError, default_artifacts, default_uri
+from bench.track_store import strip_credentials
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("mlflow") is None, reason="MLflow is not installed")
 

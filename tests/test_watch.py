@@ -580,14 +580,14 @@ def test_faults_of_a_suite(tmp_path: Path, watch: str, problem: str) -> None:
 
 
 def test_what_is_watched_is_no_part_of_a_cell(tmp_path: Path) -> None:
-    from bench.api import _job
+    from bench.execute import job_of
     from bench.plan import make_plan
 
     ids = []
     for watch in ("", "watch: {loss: all}"):
         suite(tmp_path, watch)
         plan = make_plan(*load_suite(tmp_path / "s.yaml"))
-        job = _job(plan, plan.entries[0], tmp_path, None, tmp_path, "inline", False)
+        job = job_of(plan, plan.entries[0], tmp_path, None, tmp_path, "inline", False)
         ids.append((plan.entries[0].id, job.options.watch))
     assert ids[0][0] == ids[1][0] and ids[0][1] == () and ids[1][1] == (("loss", "all"),)
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from bench.api import RESULTS, EnvironmentProblem
 from bench.fields import FieldError
+from bench.outcome import RESULTS, EnvironmentProblem
 from bench.plan import Overrides
 from bench.profile.choose import chosen, engine_of, options_of, plan_of, shortened
 from bench.profile.clock import Now

@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 
-from bench.api import RESULTS, EnvironmentProblem, read_plan
+from bench.api import read_plan
 from bench.engine import Engine
 from bench.fields import FieldError, nearest
 from bench.method import method_class, methods
+from bench.outcome import RESULTS, EnvironmentProblem
 from bench.plan import Entry, Overrides, Plan, make_plan
 from bench.stages import cache_root
 from bench.suite import Resources, Suite

@@ -7,16 +7,12 @@ back as well, so that the driver can write it where there is no shared file syst
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
-import glob
 import logging
 import os
 import pickle
-import secrets
 import shutil
 import socket
-import sys
 import tempfile
 import threading
 import time
@@ -34,28 +30,14 @@ from bench.schedule.bridge import ATTEMPTS, Bridge
 from bench.schedule.interrupts import finishing
 from bench.schedule.job import Adopted, Job, ResourceError, SaveError, Stopped, run_job
 from bench.schedule.limits import watchdog
+from bench.schedule.ray_environment import SESSION, remove_of_the_dead, set_environment
+from bench.schedule.relocate import on_this_machine, with_data_here
 from bench.schedule.resources import check, request
 
 RESTARTS = 3  # of a local Ray whose own processes died
-SESSION = "session"  # file in a scratch folder: the session folder of the Ray that its driver started
 _sessions: list[str] = []
 REPORT_SECONDS = 2.0  # a report costs a round trip to the driver, so cells that are shorter send none
 CHECK_SECONDS = 10.0  # while nothing runs: how often the cluster is asked whether it can still run what is open
-
-#: read by Ray when it is imported or started; a value that the user has set is left alone
-ENVIRONMENT = {
-    "RAY_memory_monitor_refresh_ms": "0",  # one memory kill would abort the whole run; the kernel kills one worker
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # drops the paragraph that is printed for each dead worker
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # silences a warning; the device comes from the job
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # else Ctrl-C looks like success
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
-    "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # Tune's experiment state is never read
-    "TUNE_WARN_THRESHOLD_S": "10",
-}
 
 
 # -- worker side ---------------------------------------------------------------------------------------------------
@@ -72,9 +54,9 @@ def _trial(jobs_ref: Any, number: int, marker: str) -> None:
 
     job = _fetch(jobs_ref)[number]
     if marker:
-        job = _with_data_here(job)
+        job = with_data_here(job)
         if not Path(job.folder, marker).exists():
-            job = _on_this_machine(job)
+            job = on_this_machine(job)
     last = time.monotonic()
 
     def on_epoch(epoch: int, values: dict[str, float | None]) -> None:
@@ -97,34 +79,6 @@ def _trial(jobs_ref: Any, number: int, marker: str) -> None:
     except Stopped:
         return
     tune.report(result)
-
-
-def _with_data_here(job: Job) -> Job:
-    """The job with this machine's data folder (`BENCH_DATA` where Ray was started) if the driver's is not here.
-
-    An empty folder is none: that is what is left of a network disk that is not mounted.
-    """
-    here, root = os.environ.get("BENCH_DATA"), job.options.data_root
-    if not here or (root and Path(root).is_dir() and any(Path(root).iterdir())):
-        return job
-    files = tuple((key, _moved(path, root, here)) for key, path in job.options.noise_files)
-    return dataclasses.replace(job, options=dataclasses.replace(job.options, data_root=here, noise_files=files))
-
-
-def _moved(path: str, root: str | None, here: str) -> str:
-    """A file below the driver's data folder, in the folder of this machine; any other stays where it is."""
-    return str(Path(here, Path(path).relative_to(root))) if root and Path(path).is_relative_to(root) else path
-
-
-def _on_this_machine(job: Job) -> Job:
-    """The job with folders of this machine, for a worker that does not see the driver's; Ray takes the record back."""
-    scratch = Path(tempfile.gettempdir()) / f"bench-{os.getuid()}" / job.options.suite
-    options = dataclasses.replace(job.options, work_folder=str(scratch / "work") if job.options.work_folder else None)
-    if options.cache and not Path(options.cache).is_dir():  # a cache that both machines see is shared
-        options = dataclasses.replace(options, cache=str(scratch / "cache"))
-    if options.checkpoint_dir and "://" not in options.checkpoint_dir and not Path(options.checkpoint_dir).is_dir():
-        options = dataclasses.replace(options, checkpoint_dir=None)  # a folder of the driver's machine
-    return dataclasses.replace(job, folder=str(scratch), options=options, replace=True)
 
 
 # -- driver side ---------------------------------------------------------------------------------------------------
@@ -212,7 +166,7 @@ def _fit(bridge: Bridge, marker: str, max_concurrent: int | None) -> None:
 
     scratch = Path(bridge.jobs[0].options.work_folder or tempfile.gettempdir()).absolute() / "ray"
     name = f"bench-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-    _remove_of_the_dead(scratch)
+    remove_of_the_dead(scratch)
     with contextlib.suppress(OSError):
         (scratch / name).mkdir(parents=True)
         (scratch / name / SESSION).write_text(_sessions[-1] if _sessions else "")
@@ -243,28 +197,6 @@ def _fit(bridge: Bridge, marker: str, max_concurrent: int | None) -> None:
         shutil.rmtree(scratch / name, ignore_errors=True)
         with contextlib.suppress(OSError):
             scratch.rmdir()
-
-
-def _remove_of_the_dead(scratch: Path) -> None:
-    """What drivers on this machine left that were killed: their scratch folders, and the sessions of the Rays they started."""
-    for folder in scratch.glob(f"bench-{glob.escape(socket.gethostname())}-*-*"):
-        pid = folder.name.split("-")[-2]
-        if pid.isdigit() and not _lives(int(pid)):
-            with contextlib.suppress(OSError):
-                session = (folder / SESSION).read_text()
-                if session:
-                    shutil.rmtree(session, ignore_errors=True)
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # somebody else's
-        return True
-    return True
 
 
 def _error_of(trial: Any) -> BaseException | None:
@@ -300,7 +232,7 @@ def _kill(running: dict[str, Any]) -> None:
 @contextlib.contextmanager
 def connected(address: str | None = None) -> Iterator[None]:
     """Ray with our settings: a fresh local cluster, or the one at `address`; left as it is where Ray runs already."""
-    _set_environment(local=address is None)
+    set_environment(local=address is None)
     import ray
 
     for logger in ("ray", "ray.tune", "ray.train", "ray.data"):
@@ -319,16 +251,6 @@ def connected(address: str | None = None) -> Iterator[None]:
             if session is not None:  # else /tmp/ray would keep every session for ever
                 _sessions.remove(str(session))
                 shutil.rmtree(session, ignore_errors=True)
-
-
-def _set_environment(*, local: bool) -> None:
-    """To be called before Ray is imported, which is when it reads this."""
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    unset = not {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(os.environ)
-    if local and unset and "ray" not in sys.modules:
-        # A token of our own: Ray would write one into the home directory, and fail where it cannot.
-        os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
 
 
 def _start(address: str | None) -> Path | None:
@@ -394,7 +316,7 @@ def optuna_search(
 
     Choices are given and proposed by position. Raises `ImportError` where Ray or Optuna is not installed.
     """
-    _set_environment(local=True)
+    set_environment(local=True)
     import optuna
     from ray import tune
     from ray.tune.search.optuna import OptunaSearch

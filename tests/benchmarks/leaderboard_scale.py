@@ -18,8 +18,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench.api import manifest_text
 from bench.cell import cell_id
+from bench.outputs import manifest_text
 from bench.records import SCHEMA, dumps
 
 CHILD = """
