@@ -75,7 +75,7 @@ def main() -> None:
 def run(suites: tuple[str, ...], only: tuple[str, ...], set_: tuple[str, ...], seeds: str | None, as_json: bool, **options: Any) -> int:
     """Run the cells of suites that have no record yet, then show their tables.
 
-    Running again runs only what is missing; Ctrl-C loses nothing that is finished.
+    Running again runs only what is missing; Ctrl-C and `kill PID` lose nothing that is finished.
 
     \b
     bench run suites/quickstart.yaml
@@ -85,6 +85,7 @@ def run(suites: tuple[str, ...], only: tuple[str, ...], set_: tuple[str, ...], s
     from bench.api import read_plan
     from bench.api import run as run_suite
     from bench.plan import Overrides
+    from bench.schedule.interrupts import stoppable
 
     if options["address"] and options["executor"] == "inline":
         raise click.UsageError("--address names a Ray cluster, which --executor inline does not use")
@@ -93,17 +94,18 @@ def run(suites: tuple[str, ...], only: tuple[str, ...], set_: tuple[str, ...], s
             read_plan(suite, Overrides(parse_only(only), parse_set(set_), parse_seeds(seeds)), options["data"])
     interactive = sys.stdout.isatty() and not as_json
     code, summaries = 0, []
-    for suite in suites:
-        report = run_suite(
-            suite, only=parse_only(only), set=parse_set(set_), seeds=parse_seeds(seeds),
-            say=(lambda line: click.echo(line, err=True)) if as_json else click.echo, interactive=interactive, **options,
-        )  # fmt: skip
-        code = max(code, report.exit_code)
-        summaries.append(_summary(suite, report))
-        if not as_json:
-            _print_report(suite, report, options)
-        if report.interrupted:
-            break
+    with stoppable():
+        for suite in suites:
+            report = run_suite(
+                suite, only=parse_only(only), set=parse_set(set_), seeds=parse_seeds(seeds),
+                say=(lambda line: click.echo(line, err=True)) if as_json else click.echo, interactive=interactive, **options,
+            )  # fmt: skip
+            code = max(code, report.exit_code)
+            summaries.append(_summary(suite, report))
+            if not as_json:
+                _print_report(suite, report, options)
+            if report.interrupted:
+                break
     if as_json:
         click.echo(json.dumps(summaries[0] if len(summaries) == 1 else summaries))
     return code

@@ -102,7 +102,7 @@ def estimate(
     """
     todo = {cell["id"]: cell for cell in cells if cell["state"] == "missing"}
     texts: dict[int, str] = {}
-    shares = {identity: resources.share(cell["cell"]["method"]["name"], cell["method"])[:2] for identity, cell in todo.items()}
+    shares = {identity: resources.share(cell["cell"]["method"]["name"], cell["method"]) for identity, cell in todo.items()}
     keys = {
         identity: _key(cell["cell"], "cuda" if shares[identity][1] > 0 else "cpu", texts) for identity, cell in todo.items()
     }
@@ -116,7 +116,9 @@ def estimate(
             unknown[row] = unknown.get(row, 0) + 1
     used = {keys[identity] for identity in seconds}
     total, longest = sum(seconds.values()), max(seconds.values(), default=0.0)
-    at_a_time = {share: min(_slots(*share, resources.max_concurrent), len(todo)) for share in set(shares.values())}
+    at_a_time = {
+        share: min(_slots(share[0], share[1], resources.max_concurrent), len(todo)) for share in set(shares.values())
+    }
     occupied = sum(value / at_a_time[shares[identity]] for identity, value in seconds.items())  # the machine, in seconds
     return {
         "to_run": len(todo), "known": len(seconds), "records": sum(known[key].records for key in used),

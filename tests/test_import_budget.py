@@ -145,10 +145,10 @@ def test_other_heavy_packages_are_imported_lazily(package: str) -> None:
 
 
 ANYTHING = {
-    "api", "cell", "check", "cleaning", "data", "describe", "doctor", "engine", "estimate", "execute", "fields", "kinds", "learner",
-    "live", "merging", "method", "method_page", "models", "needs", "noise", "ops", "outcome", "outputs", "plan", "progress",
-    "provenance", "records", "registry", "report", "safe_text", "schedule", "show", "stages", "suite", "track", "track_store",
-    "training", "trial", "tune", "watch", "yaml_source",
+    "api", "cell", "check", "cleaning", "data", "describe", "doctor", "engine", "estimate", "execute", "fields", "kinds",
+    "learner", "live", "merging", "method", "method_page", "models", "needs", "noise", "ops", "outcome", "outputs", "plan",
+    "progress", "provenance", "records", "registry", "report", "safe_text", "schedule", "show", "stages", "suite", "track",
+    "track_store", "training", "trial", "tune", "watch", "yaml_source",
 }  # fmt: skip
 COMMANDS = {
     "cli_cache", "cli_completion", "cli_daily", "cli_data", "cli_figure", "cli_leaderboard", "cli_profile", "cli_site",

@@ -27,7 +27,7 @@ from bench.records import first_line
 from bench.safe_text import without_credentials
 from bench.schedule import Listener
 from bench.schedule.bridge import ATTEMPTS, Bridge
-from bench.schedule.interrupts import finishing
+from bench.schedule.interrupts import finishing, handler_kept
 from bench.schedule.job import Adopted, Job, ResourceError, SaveError, Stopped, run_job
 from bench.schedule.limits import watchdog
 from bench.schedule.ray_environment import SESSION, remove_of_the_dead, set_environment
@@ -240,7 +240,8 @@ def connected(address: str | None = None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    session = _start(address)
+    with handler_kept():  # Ray's own handler of SIGTERM prints a stack and ends the process
+        session = _start(address)
     if session is not None:
         _sessions.append(str(session))
     try:

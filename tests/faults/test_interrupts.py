@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from bench.records import load_records
-from bench.schedule.interrupts import finishing
+from bench.schedule.interrupts import finishing, handler_kept, stoppable
 from faults.commands import INLINE, Command, outcomes, record_bytes, suite_text, until, write_suite
 
 pytestmark = [pytest.mark.faults, pytest.mark.skipif(sys.platform != "linux", reason="forks and signals groups")]
@@ -32,12 +32,15 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.mark.slow
-def test_once_says_how_to_go_on_and_going_on_gives_the_same(tmp_path: Path, undisturbed: dict[str, str]) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_once_says_how_to_go_on_and_going_on_gives_the_same(
+    tmp_path: Path, undisturbed: dict[str, str], number: signal.Signals
+) -> None:
     folder = write_suite(tmp_path / "suite", SLOW)
     results = folder / "results" / "tiny"
     run = Command(folder, "run", "tiny.yaml", *INLINE)
     until(lambda: "[1/6]" in run.text and any((results / ".work").glob("*.ckpt")))
-    run.signal(signal.SIGINT)
+    os.kill(run.pid, number)
     assert run.finish() == 130, run.text
     count = len(load_records(results))
     assert 0 < count < 6
@@ -128,6 +131,23 @@ def test_the_second_interrupt_does_not_wait(default_handler: None) -> None:
         reached.append("after the second")
     assert reached == ["after the first"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_sigterm_acts_like_ctrl_c_where_a_run_asks_for_it_and_nowhere_else(default_handler: None) -> None:
+    outside, reached = signal.getsignal(signal.SIGTERM), []
+    with pytest.raises(KeyboardInterrupt), stoppable(), finishing():
+        os.kill(os.getpid(), signal.SIGTERM)
+        reached.append("the end of what is written")
+    assert reached and signal.getsignal(signal.SIGTERM) is outside
+    with stoppable():
+        with handler_kept():
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # as a library does while it starts
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+    with handler_kept():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN, "a program of somebody else's keeps what it wants"
+    signal.signal(signal.SIGTERM, outside)
 
 
 def test_without_an_interrupt_nothing_changes(default_handler: None) -> None:

@@ -117,3 +117,18 @@ def test_interrupted_twice_it_leaves_at_once_and_leaves_nothing_running(tmp_path
         gone(run)
     found = outcomes(results)
     assert 0 < len(found) < CELLS and found.items() <= undisturbed.items()
+
+
+def test_a_run_in_the_background_is_stopped_by_kill(tmp_path: Path, undisturbed: dict[str, str]) -> None:
+    """A script's `bench run ... &` ignores Ctrl-C; `kill PID` ends it like Ctrl-C, without Ray's stack trace."""
+    folder = write_suite(tmp_path / "suite", SUITE)
+    results = folder / "results" / "tiny"
+    with started(folder, *RAY, prefix=("sh", "-c", "trap '' INT; exec \"$@\"", "sh")) as run:
+        run.wait_for("[1/8]")
+        os.kill(run.process.pid, signal.SIGINT)  # ignored
+        os.kill(run.process.pid, signal.SIGTERM)
+        assert run.finish(60) == 130, run.text
+        assert run.lines[-1].startswith("interrupted: finished cells are safe") and "SIGTERM" not in run.text, run.text
+        gone(run)
+    found = outcomes(results)
+    assert 0 < len(found) < CELLS and found.items() <= undisturbed.items()
