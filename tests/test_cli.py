@@ -471,7 +471,7 @@ def test_a_disk_that_is_full_ends_the_run(tmp_path: Path, monkeypatch: pytest.Mo
     assert done.exit_code == 3 and "No space left on device" in done.output
     assert done.output.count("lost     digits none") == 3, "computing more would be for nothing"
     with monkeypatch.context() as patch:
-        patch.setattr("bench.api.write_atomic", full)
+        patch.setattr("bench.outputs.write_atomic", full)
         done = here(tmp_path, patch, "run", "small.yaml", *INLINE, "--only", "method=erm", "--only", "seed=0")
     assert done.exit_code == 3 and "error: cannot write the tables: [Errno 28]" in done.output
     assert len(record_files(tmp_path / "results" / "small")) == 2, "records are safe"

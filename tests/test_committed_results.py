@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bench import api
-from bench.outputs import manifest_text
+from bench.outputs import TABLE_FILES, manifest_text
 from bench.plan import scan
 from bench.records import load_records
 from bench.report import render_suite
@@ -33,7 +33,7 @@ def test_tables_are_what_the_records_say(folder):
     suite, _ = load_suite(SUITES[folder.name])
     manifest = json.loads((folder / "plan.json").read_text())
     texts = render_suite(manifest, load_records(folder), suite.table_spec())
-    for fmt, name in api.TABLE_FILES.items():
+    for fmt, name in TABLE_FILES.items():
         assert (folder / name).read_text(encoding="utf-8") == texts[fmt], f"{name} is stale: run the suite again"
 
 

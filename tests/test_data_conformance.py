@@ -117,6 +117,7 @@ def test_arrays_and_ranges(slug: str, built: Callable[[str], tuple[Dataset, Path
     classes = data.num_classes
     assert classes == (type(dataset).num_classes or classes) and len(set(data.class_names)) == classes
     assert (data.group_names is not None) == (dataset.grouped or (slug in OPEN and data.train.groups is not None))
+    assert data.true_labels_known == dataset.truth_known or slug in OPEN
     for name, split in splits(data):
         images = split.images
         assert len(split) == len(images) > 0, name

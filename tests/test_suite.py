@@ -410,6 +410,19 @@ def test_a_need_that_the_suite_forbids_is_an_error_at_the_method(tmp_path: Path)
     assert found.startswith("suite.yaml:5: methods[1]: co-teaching needs noise_rate, which this suite forbids")
 
 
+def test_a_need_that_a_data_set_cannot_meet_is_an_error_at_the_method(tmp_path: Path) -> None:
+    text = SMALL.replace("[erm, gce]", "\n- erm\n- co-teaching\n- group-dro\n")
+    (found,) = problems(tmp_path, text)
+    assert found.startswith("suite.yaml:6: methods[2]: group-dro needs groups, but digits has no groups (exclude: [{match: ")
+    text = text.replace("digits", "web-digits")
+    blind, _ = problems(tmp_path, text)
+    assert "co-teaching needs noise_rate, but the true labels of web-digits are not known" in blind
+    rule = "exclude:\n- {match: {method: group-dro}, reason: no groups}\n"
+    told = text.replace("co-teaching", "{method: co-teaching, params: {forget_rate: 0.2}}")
+    counts = scan([entry.shown() for entry in plan(tmp_path, told + rule).entries], tmp_path / "none").counts()
+    assert counts == {"missing": 8, "skipped": 4}
+
+
 def test_noise_that_a_data_set_cannot_have_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from bench.data.digits import Digits
 

@@ -161,6 +161,8 @@ class Dataset(Configurable):
     evaluation_only: ClassVar[bool] = False
     grouped: ClassVar[bool] = False
     num_classes: ClassVar[int] = 0
+    #: is the true label of every training sample known? May be a property, where the options tell
+    truth_known: ClassVar[bool] = True
     #: are there confusable classes, so that asymmetric noise is defined?
     confusable: ClassVar[bool] = False
     #: the confusable class of each class, where `confusable`; classes that are absent keep their label
@@ -182,6 +184,14 @@ class Dataset(Configurable):
         except DataError as error:
             return [Finding(False, str(error))]
         return describe_loaded(data)
+
+    def unmet(self, need: str) -> str | None:
+        """Why a method that declares this need cannot be trained here, as far as that is known without the files."""
+        if need in ("noise_rate", "transition_matrix") and not self.truth_known:
+            return f"the true labels of {self.slug} are not known"
+        if need == "groups" and not self.grouped:
+            return f"{self.slug} has no groups"
+        return None
 
     @classmethod
     def planned(cls, params: dict[str, Any], root: Path | None) -> dict[str, Any]:

@@ -37,6 +37,7 @@ class Animal10n(Dataset):
 
     slug = "animal10n"
     title = "ANIMAL-10N"
+    truth_known = False
     num_classes = 10
     confusable = True
     confusions = CONFUSIONS
@@ -64,7 +65,7 @@ class Animal10n(Dataset):
             pad=4 if self.augmentation == "crop-flip" else 0,
             flip=self.augmentation != "none",
             normalisation=_NORMALISATION[self.normalisation],
-            true_labels_known=False,
+            true_labels_known=self.truth_known,
         )
 
     def check(self, root: Path | None) -> list[Finding]:

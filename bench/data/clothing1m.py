@@ -83,6 +83,10 @@ class Clothing1M(FileDataset):
     #: mean and standard deviation: DivideMix's line measured them on Clothing1M; MLNT and PLC take ImageNet's
     normalisation: Literal["clothing1m", "imagenet"] = "clothing1m"
 
+    @property
+    def truth_known(self) -> bool:  # type: ignore[override]
+        return self.train in ("clean", "both")
+
     def load(self, root: Path | None) -> Loaded:
         if self.epoch_size and self.per_class:
             raise DataError("epoch_size and per_class are two protocols: set one of them", dataset=self.slug)
@@ -102,7 +106,7 @@ class Clothing1M(FileDataset):
         return Loaded(
             train=train, val=val, test=test, class_names=CLASSES, pad=0, flip=True, given_labels=given, trusted=trusted,
             normalisation=_NORMALISATION if self.normalisation == "clothing1m" else common.IMAGENET,
-            true_labels_known=self.train in ("clean", "both"), epoch_size=self.epoch_size, notes=tuple(notes),
+            true_labels_known=self.truth_known, epoch_size=self.epoch_size, notes=tuple(notes),
             canonical=canonical,
         )  # fmt: skip
 

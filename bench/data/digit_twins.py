@@ -66,6 +66,7 @@ class WebDigits(Dataset):
     slug = "web-digits"
     title = "Web-Digits"
     embedded = True
+    truth_known = False
     num_classes = 10
     confusable = True
     summary = "the digits with 20 % look-alike labels, truth unknown; two test sets, top-1/5; counterpart of WebVision-50"
@@ -83,7 +84,7 @@ class WebDigits(Dataset):
             top_k=(1, 5),
             class_names=tuple(str(digit) for digit in range(10)),
             confusions=dict(LOOK_ALIKES),
-            true_labels_known=False,
+            true_labels_known=self.truth_known,
         )
 
 

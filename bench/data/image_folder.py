@@ -81,6 +81,9 @@ class ImageFolder(Dataset):
         dataset._names()
         return params if dataset.content else {**params, "content": dataset._index(root).content}
 
+    def unmet(self, need: str) -> str | None:
+        return None  # only the files tell whether they have groups and true labels
+
     def load(self, root: Path | None) -> Loaded:
         return self._loaded(self._index(root))
 

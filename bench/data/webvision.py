@@ -28,6 +28,7 @@ _FOLDERS = ("webvision", "WebVision", "webvision_v1.0", "")
 class _WebVision(FileDataset):
     """What the subset and the full set share."""
 
+    truth_known = False
     #: lines of the training lists
     LINES: ClassVar[dict[str, int]] = {"all": 2_439_574, "google": 980_449, "flickr": 1_459_125}
     #: classes of the lists, and pictures of each in either validation set
@@ -53,7 +54,7 @@ class _WebVision(FileDataset):
             test2 = file_split(found.images(geometry, self.slug), found.labels)
         return Loaded(
             train=file_split(images, train.labels), test=file_split(tests, val.labels), class_names=tuple(names),
-            pad=0, flip=True, normalisation=IMAGENET, true_labels_known=False, top_k=(1, 5), test2=test2,
+            pad=0, flip=True, normalisation=IMAGENET, true_labels_known=self.truth_known, top_k=(1, 5), test2=test2,
             test2_name="ILSVRC12" if test2 else None, canonical=canonical, notes=(*notes, *self._remarks(train)),
         )  # fmt: skip
 

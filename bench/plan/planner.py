@@ -113,9 +113,10 @@ class Planner(Resolver):
         title = row.title or entry.label or row_title(cls, entry)
         shared: Resolved | None = None
         for seed, at_seed in block.seeds:
+            skip = self._excluded({**facts, "seed": seed}) or row.skip
             if shared is None or self.rules_on_seed:
                 shared = self.resolve(cls, row, block, {**facts, "seed": seed})
-                if shared is None:
+                if shared is None or not (skip or self._needs_met(cls, row, shared.needs, axes["dataset"])):
                     return
                 method = {"name": cls.slug, "version": cls.version, "params": shared.params}
                 fixed = {**axes, "method": method, "training": shared.training, "protocol": shared.protocol}
@@ -123,10 +124,24 @@ class Planner(Resolver):
             yield Entry(
                 id=identity(seed), cell={**fixed, "seed": seed}, dataset=facts["dataset_label"], noise=facts["noise_label"],
                 method=label, seed=seed, title=title, needs=shared.needs, networks=cls.networks,
-                skip=self._excluded({**facts, "seed": seed}) or row.skip, method_path=path, origins=shared.origins,
+                skip=skip, method_path=path, origins=shared.origins,
                 rate=facts["rate"], noise_files=facts["noise_files"], places=(*places, at_seed),
                 variant=_variant(row, cls, shared),
             )  # fmt: skip
+
+    def _needs_met(self, cls: Any, row: Row, needs: tuple[str, ...], dataset: dict[str, Any]) -> bool:
+        from bench.data import dataset_class
+
+        options = {key: value for key, value in dataset.items() if key not in ("name", "revision")}
+        data = dataset_class(dataset["name"])(**options)
+        for need in needs:
+            reason = data.unmet(need)
+            if reason is not None:
+                hint = f"exclude: [{{match: {{dataset: {data.slug}, method: {cls.slug}}}, reason: {need} is not known}}]"
+                hint += "; or give it a rate by a parameter, where it has one" if need == "noise_rate" else ""
+                self.problems.append(self.source.problem(row.place, f"{cls.slug} needs {need}, but {reason}", hint))
+                return False
+        return True
 
     def method(self, row: Row) -> Any:
         """The class of a row, looked up once per name."""
