@@ -2,6 +2,7 @@
 
     python tests/benchmarks/many_cells.py                         plan, status and resume at 250, 500, 1000 and 2000 cells
     python tests/benchmarks/many_cells.py --plan 100000           one plan of that many cells
+    python tests/benchmarks/many_cells.py --plan 100000 --rows 10000     the same, of that many rows with settings of their own
     python tests/benchmarks/many_cells.py --ray 2000              that many instant cells under Ray, with the driver's memory
     python tests/benchmarks/many_cells.py --server http://...     what the mirror of a record costs on a running MLflow server
 
@@ -38,9 +39,13 @@ NOISES = "[none, symmetric@0.2, symmetric@0.4, symmetric@0.6, symmetric@0.8]"
 METHODS = "[erm, gce, elr, co-teaching, mixup]"
 
 
-def write_suite(folder: Path, cells: int) -> Path:
+def write_suite(folder: Path, cells: int, rows: int = 0) -> Path:
     path = folder / f"cells{cells}.yaml"
-    text = f"datasets: digits\nnoises: {NOISES}\nmethods: {METHODS}\nseeds: {cells // 25}\ntraining: {{epochs: 60}}\n"
+    methods = METHODS
+    if rows:
+        methods = "".join(f"\n- {{method: gce, label: r{n}, params: {{q: {(n + 1) / (rows + 1):.6f}}}}}" for n in range(rows))
+    seeds = max(1, cells // (5 * (rows or 5)))
+    text = f"datasets: digits\nnoises: {NOISES}\nmethods: {methods}\nseeds: {seeds}\ntraining: {{epochs: 60}}\n"
     path.write_text(text)
     return path
 
@@ -80,9 +85,9 @@ def growth() -> None:
         print(f"{step:<40}" + "".join(f"{value:9.3f}" for value in found) + f"   {ratio:.2f}")
 
 
-def plan_of(cells: int) -> None:
+def plan_of(cells: int, rows: int) -> None:
     with tempfile.TemporaryDirectory() as name:
-        suite = write_suite(Path(name), cells)
+        suite = write_suite(Path(name), cells, rows)
         begin, processor = time.perf_counter(), time.process_time()
         count = len(read_plan(suite).entries)
         wall, processor = time.perf_counter() - begin, time.process_time() - processor
@@ -150,12 +155,13 @@ def on_server(address: str, count: int = 50) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--plan", type=int, metavar="N")
+    parser.add_argument("--rows", type=int, default=0, metavar="R")
     parser.add_argument("--ray", type=int, metavar="N")
     parser.add_argument("--server", metavar="URI")
     chosen = parser.parse_args()
     print(f"{os.cpu_count()} cores, load average {os.getloadavg()[0]:.2f}")
     if chosen.plan:
-        plan_of(chosen.plan)
+        plan_of(chosen.plan, chosen.rows)
     if chosen.ray:
         under_ray(chosen.ray)
     if chosen.server:
