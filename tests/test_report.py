@@ -323,6 +323,10 @@ def test_caption_says_statistic_protocols_and_conditions() -> None:
     text = " ".join(render(table_data(*small_suite(), bare), bare, "md").split())
     assert "±" not in text and "Bold" not in text and "oracle" not in text
     assert "last 3: mean of the last 3 epochs" in text
+    plan, records = small_suite()
+    for record in records.values():
+        record["cell"]["training"]["epochs"] = 2
+    assert "last 2: mean of the last 2 epochs" in " ".join(render(table_data(plan, records, bare), bare, "md").split())
 
 
 def test_footnotes_for_needs_and_networks() -> None:

@@ -126,8 +126,14 @@ def statistic(block: Block, spec: TableSpec) -> str:
 
 
 def last_k(block: Block) -> str:
-    k = _common(block, lambda record: _at(record, "cell", "protocol", "last_k"))
+    """How many epochs were averaged: all, where there were fewer than k."""
+    k = _common(block, _averaged)
     return "k" if k is None else str(k)
+
+
+def _averaged(record: Mapping[str, Any]) -> int | None:
+    k, epochs = _at(record, "cell", "protocol", "last_k"), _at(record, "cell", "training", "epochs")
+    return k if k is None or epochs is None else min(k, epochs)
 
 
 def validation(block: Block) -> str:
