@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 from pathlib import Path
@@ -17,6 +18,7 @@ from bench.records import SCHEMA, write_record
 from bench.report.leaderboard_files import pages, stale
 from bench.report.leaderboard_read import read_board
 from bench.report.leaderboard_text import as_json, render_board
+from bench.report.published import VECTORS, quotes
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -199,7 +201,34 @@ def test_published_numbers_stand_beside_the_methods_they_are_about(tmp_path):
         ("DIVIDEMIX", "cifar10"): "94.6 best, 94.4 last (llc-dro table2); 93.7 accuracy (mtadcs table1); "
                                   "93.7 accuracy (mtadcs table2a); 94.6 best, 94.4 last (scanmix table1)",
         ("MTADCS", "cifar10"): "95.4 accuracy (mtadcs table1)",
+        ("ELR", "cifar10"): "92.6 accuracy (mtadcs table1)",
     }  # fmt: skip
+    assert "non-canonical data, unlike the papers'" in render_board(read_board(tmp_path))
+
+
+def test_a_published_label_vector_is_known_by_its_sha256():
+    sym50 = {"kind": "file", "sha256": "4907f219e04606b478670112973d04f47b5096a283490a7a264fb12834844a95"}
+    assert quotes("cifar10", sym50, "erm") == ["57.9 accuracy (mtadcs table1)", "79.4 best, 57.9 last (scanmix table1)"]
+    densenet = {"kind": "file", "sha256": "c792e3909e62c71fe2d0cdb5a1910e324b1c1ccc8a3a5220ea1deb36c98b828a"}
+    assert quotes("cifar10", densenet, "dividemix") == ["84.57 accuracy (scanmix table2)"]
+    assert quotes("cifar100", densenet, "dividemix") == quotes("cifar10", {"kind": "file", "sha256": "0"}, "erm") == []
+
+
+def test_the_published_vectors_are_those_that_were_given_away():
+    """Needs the shared data."""
+    import numpy as np
+    from resident_trees import shared
+
+    from bench.noise import sha256_of
+
+    vectors = np.load(shared("noise-labels") / "noise-labels.npz")
+    digests = {sha256_of(vectors[key].astype(np.int64)): key for key in vectors.files}
+    with VECTORS.open(newline="") as lines:
+        for row in csv.DictReader(lines):
+            dataset, source, name = digests[row["sha256"]].split("__")
+            short = {"symmetric": "sym", "asymmetric": "asym"}.get(row["noise"])
+            assert dataset == row["dataset"] and source in row["source"].lower()
+            assert name == (f"{short}{100 * float(row['rate']):.0f}" if short else row["noise"])
 
 
 def test_hostile_words_are_harmless(tmp_path):

@@ -1,5 +1,7 @@
 """The numbers that papers print: `published.csv`, one row per number, and nothing typed by hand anywhere else.
 
+`vectors.csv` names the label vectors that papers gave away: by its sha256, noise that a cell reads from a file is known.
+
 Columns: paper, table, dataset, noise, rate, method (as printed), method_slug (ours), setting, metric, value, unit, note.
 """
 
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 FILE = Path(__file__).with_name("published.csv")
+VECTORS = Path(__file__).with_name("vectors.csv")
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,9 @@ def quotes(dataset: str, noise: Mapping[str, Any], method: str) -> list[str]:
     """What papers print for a method (its slug) as it is, on their own data: '94.6 best, 94.4 last (scanmix table1)', a text for
     each table, in their words; which protocol a bare 'accuracy' follows is the paper's. `noise`: that of a cell."""
     kind, rate = str(noise.get("kind")), noise.get("rate")
-    names = NOISES.get(kind, ())
+    if kind == "file":
+        kind, rate = _vectors().get((dataset, str(noise.get("sha256"))), ("", None))
+    names = (kind,) if kind.startswith("semantic-") else NOISES.get(kind, ())
     if kind == "semantic":
         names, rate = (f"semantic-{re.sub('[^a-z].*', '', str(noise.get('network')))}",), None
     rate = float(rate) if isinstance(rate, int | float) and rate else None
@@ -62,6 +67,14 @@ def quotes(dataset: str, noise: Mapping[str, Any], method: str) -> list[str]:
         for row in _results().get((dataset, name, rate, method), ()):
             sources.setdefault(f"{row.paper} {row.table}", []).append(f"{row.value} {row.metric}")
     return [f"{', '.join(values)} ({source})" for source, values in sources.items()]
+
+
+@functools.cache
+def _vectors() -> dict[tuple[str, str], tuple[str, float | None]]:
+    """(noise, nominal rate) of published label vectors by data set and sha256 (as little-endian int64)."""
+    with VECTORS.open(newline="", encoding="utf-8") as lines:
+        rows = list(csv.DictReader(lines))
+    return {(row["dataset"], row["sha256"]): (row["noise"], float(row["rate"]) if row["rate"] else None) for row in rows}
 
 
 @functools.cache

@@ -238,8 +238,6 @@ def _value(item: Aggregate, best: bool, absent: str) -> Value:
 
 def _published(entry: Mapping[str, Any], record: Mapping[str, Any] | None) -> list[str]:
     """What papers print for this row; its noise is the record's, else read from a label of the plain form `kind@rate`."""
-    if record is not None and non_canonical(record):
-        return []
     noise = ((record or {}).get("cell") or {}).get("noise")
     if not noise:
         match = re.fullmatch(r"([a-z-]+)(?:@(\d*\.?\d+))?", str(entry["noise"]))
