@@ -18,6 +18,7 @@ from typing import Any
 
 import bench.data
 from bench.api import read_plan
+from bench.cli_options import parse_set
 from bench.data import Loaded, Split
 from bench.profile import profile
 
@@ -41,6 +42,7 @@ def main() -> int:
     parser.add_argument("--images", type=int, default=1200)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--epoch-seconds", type=float)
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as in `bench run`")
     options = parser.parse_args()
     load = bench.data.load
 
@@ -48,7 +50,8 @@ def main() -> int:
         return cut_data(load(identity, root), options.images)
 
     bench.data.load = loaded
-    report = profile(options.suite, device=options.device, data=options.data, figure=False, say=print)
+    changes = parse_set(tuple(options.set))
+    report = profile(options.suite, set=changes, device=options.device, data=options.data, figure=False, say=print)
     plan = read_plan(options.suite, data=options.data)
     hours = 0.0
     print(f"\n{'method':14s} {'cells':>5s} {'epochs':>6s} {'forward eq.':>12s} {'hours':>6s}  outcome")
