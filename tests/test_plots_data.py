@@ -70,6 +70,19 @@ def test_curves_count_epochs_from_1() -> None:
     ]
 
 
+def test_curves_of_another_quantity() -> None:
+    def scored(plan: Any, records: Any) -> None:
+        for record in records.values():
+            record["curve"]["noise_auc"] = [None, 0.75]
+
+    (sheet,) = sheets("curves", altered(scored), metric="noise_auc")
+    assert [panel[1:] for row in sheet.rows for panel in row] == [("none", "noise_auc"), ("flip@0.25", "noise_auc")]
+    curve = sheet.curves["data", "flip@0.25", "noise_auc"]["erm"]
+    assert curve.x == [2] and curve.mean == pytest.approx([75])
+    with pytest.raises(Absent, match="no finished record of .* has test_top5_acc"):
+        sheets("curves", metric="test_top5_acc")
+
+
 def test_groups_and_their_worst() -> None:
     (sheet,) = sheets("groups")
     clean, noisy = sheet.rows

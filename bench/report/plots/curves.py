@@ -1,4 +1,4 @@
-"""Accuracy against epoch: one panel for each (data set, noise), a second row with the worst group of grouped data."""
+"""Accuracy, or another measured quantity, against epoch: a panel for each (data set, noise); grouped data get a second row."""
 
 from __future__ import annotations
 
@@ -10,16 +10,24 @@ from typing import TYPE_CHECKING, Any
 
 from bench.report.aggregate import MethodInfo, Outcome
 from bench.report.plots import style
-from bench.report.plots.source import At, Series, Source, absences, by_epoch, seeds_text, series
+from bench.report.plots.source import Absent, At, Series, Source, absences, by_epoch, seeds_text, series
+from bench.report.plots.spec import Option
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-TITLE = "accuracy curves: test accuracy and worst group against epoch"
-OPTIONS: dict[str, Any] = {}
+TITLE = "curves: accuracy, worst group, or another measured quantity against epoch"
 MAX_COLUMNS = 4
-SERIES = {"test_acc": "test accuracy (%)", "worst_group_acc": "worst group (%)"}
+SERIES = {
+    "test_acc": "test accuracy (%)", "worst_group_acc": "worst group (%)", "noise_auc": "noise AUC (%)",
+    "val_acc": "validation (%)", "test_top5_acc": "top-5 (%)", "test2_acc": "second test set (%)",
+}  # fmt: skip
+OPTIONS: dict[str, Option] = {
+    "metric": Option(
+        "choice", "accuracy", "what is drawn; accuracy: test_acc, and worst_group_acc of grouped data", ("accuracy", *SERIES)
+    ),
+}
 
 Panel = tuple[str, str, str]  # data set, noise, key in SERIES
 
@@ -55,23 +63,30 @@ def accuracy_curves(
 
 
 def sheets(source: Source, options: Mapping[str, Any]) -> list[Sheet]:
-    return [_sheet(part) for part in source.parts()]
+    metric = options.get("metric", "accuracy")
+    if metric == "accuracy":
+        return [_sheet(part, None) for part in source.parts()]
+    found = [_sheet(part, metric) for part in source.parts()]
+    if not any(curves for sheet in found for curves in sheet.curves.values()):
+        raise Absent(f"no finished record of {source.suite} has {metric}")
+    return found
 
 
-def _sheet(source: Source) -> Sheet:
-    rows = _panel_rows(source)
+def _sheet(source: Source, metric: str | None) -> Sheet:
+    rows = _panel_rows(source, metric)
     curves = {panel: _panel_curves(panel, source) for row in rows for panel in row}
     return Sheet(source.methods, rows, curves, _foot(source))
 
 
-def _panel_rows(source: Source) -> list[list[Panel]]:
+def _panel_rows(source: Source, metric: str | None) -> list[list[Panel]]:
     """Rows of panels: the noises of a data set side by side, worst-group rows below accuracy rows."""
     rows: list[list[Panel]] = []
     for dataset, names in noises_of(source).items():
         outcomes = [o for noise in names for group in source.cells[dataset, noise].values() for o in group]
         grouped = any(o.done and o.record and "worst_group_acc" in (o.record.get("curve") or {}) for o in outcomes)
+        usual = ("test_acc", "worst_group_acc") if grouped else ("test_acc",)
         for start in range(0, len(names), MAX_COLUMNS):
-            for key in SERIES if grouped else ["test_acc"]:
+            for key in (metric,) if metric else usual:
                 rows.append([(dataset, noise, key) for noise in names[start : start + MAX_COLUMNS]])
     return rows
 
