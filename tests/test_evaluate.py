@@ -313,6 +313,10 @@ def held_images(held: HeldOut | None) -> Tensor:
     return torch.cat(list(held.images.plain()))
 
 
+def train_images(task: Task) -> Tensor:
+    return torch.cat(list(task._images.plain()))
+
+
 def rows(images: Tensor) -> list[bytes]:
     return [image.numpy().tobytes() for image in images]
 
@@ -357,6 +361,22 @@ def test_the_split_is_the_same_for_all_noises_methods_models_and_trainings() -> 
     ):  # fmt: skip
         assert torch.equal(held_images(prepared(**axes)[1]._val), reference)
     assert not torch.equal(held_images(prepared(seed=1)[1]._val), reference)
+
+
+def test_a_fraction_of_the_training_set_is_drawn_by_class_from_what_is_not_held_out() -> None:
+    whole, judge, record = prepared()
+    part, other, few = prepared(protocol={"train_fraction": 0.25})
+    assert torch.equal(held_images(judge._val), held_images(other._val)), "validation stays what it was"
+    counts = torch.zeros(10).index_add(0, torch.as_tensor(judge._truth.true), torch.ones(whole.num_samples))
+    found = torch.zeros(10).index_add(0, torch.as_tensor(other._truth.true), torch.ones(part.num_samples))
+    assert torch.equal(found, (counts / 4).round()) and few["data"]["n_train"] == part.num_samples == int(found.sum())
+    again, *_ = prepared("gce", noise="none", protocol={"train_fraction": 0.25})
+    assert torch.equal(train_images(again), train_images(part)), "the same images for every method and noise"
+    assert not torch.equal(train_images(prepared(seed=1, protocol={"train_fraction": 0.25})[0])[:9], train_images(part)[:9])
+    assert set(rows(train_images(part))) < set(rows(train_images(whole)))
+    assert Protocol.identity({"train_fraction": 1.0}) == Protocol.identity({})
+    with pytest.raises(FieldError, match="train_fraction"):
+        Protocol(train_fraction=0.0)
 
 
 def test_noise_and_weights_are_paired_over_methods() -> None:

@@ -40,6 +40,9 @@ def conditions(block: Block) -> str:
     if epochs:
         differ = f"{epochs[0]} to {epochs[-1]} epochs (they differ between cells)"
         parts.append(f"{epochs[0]} epochs" if len(epochs) == 1 else differ)
+    share = _common(block, lambda record: _at(record, "cell", "protocol", "train_fraction"))
+    if share:
+        parts.append(f"{100 * share:g} % of the training images")
     text = "; ".join(parts)
     return f"{text[0].upper()}{text[1:]}." if text else ""
 

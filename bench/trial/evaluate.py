@@ -43,7 +43,11 @@ class Protocol(Configurable):
     #: by their shares of the training set (LLC-DRO's released command for Waterbirds; its paper: accuracy)
     select_by: Literal["accuracy", "worst-group", "adjusted"] = "accuracy"
 
-    neutral = {"select_by": "accuracy"}
+    #: share of the remaining training set that is trained on, drawn anew for each seed: what a method needs in data, or a
+    #: cheap cell under a published label vector
+    train_fraction: Annotated[float, Range(gt=0, le=1)] = 1.0
+
+    neutral = {"select_by": "accuracy", "train_fraction": 1.0}
 
 
 @dataclass

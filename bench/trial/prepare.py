@@ -109,18 +109,20 @@ def prepare(
 
 def split(true: Index, cell: dict[str, Any], data: Loaded, protocol: Protocol) -> tuple[Index, Index]:
     """(training, held-out) samples: stratified by true class, the same for every method and label noise of a seed."""
-    everything = np.arange(len(true))
-    if (data.val is not None and protocol.validation == "auto") or protocol.val_fraction == 0:
-        return everything, everything[:0]
-    rng = np.random.Generator(np.random.PCG64(stream_seed("split", cell["dataset"], cell["seed"])))
-    held_out = np.concatenate(
-        [
-            rng.permutation(members := np.flatnonzero(true == c))[: round(protocol.val_fraction * len(members))]
-            for c in range(-1, data.num_classes)  # -1: pictures that show none of the classes
-        ]
-    )
-    held_out.sort()
-    return np.setdiff1d(everything, held_out), held_out
+    train, held_out = np.arange(len(true)), np.arange(0)
+    if not (data.val is not None and protocol.validation == "auto") and protocol.val_fraction > 0:
+        held_out = _draw(train, true, protocol.val_fraction, stream_seed("split", cell["dataset"], cell["seed"]))
+        train = np.setdiff1d(train, held_out)
+    if protocol.train_fraction < 1:
+        train = _draw(train, true, protocol.train_fraction, stream_seed("train-fraction", cell["dataset"], cell["seed"]))
+    return train, held_out
+
+
+def _draw(samples: Index, true: Index, share: float, seed: int) -> Index:
+    """That share of the samples of each true class, ascending; -1 is the class of pictures that show none of the classes."""
+    rng = np.random.Generator(np.random.PCG64(seed))
+    classes = [samples[true[samples] == c] for c in range(-1, int(true.max()) + 1)]
+    return np.sort(np.concatenate([rng.permutation(members)[: round(share * len(members))] for members in classes]))
 
 
 def _cache(options: Options) -> Path | None:
