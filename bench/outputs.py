@@ -85,7 +85,7 @@ def write_reports(whole: Plan, suite: str | Path, folder: Path, suffix: str, rep
     texts = render_suite(manifest, records, spec)
     for fmt, text in texts.items():
         path = folder / TABLE_FILES[fmt].replace("table", f"table{suffix}")
-        _write_if_changed(path, text)
+        fresh |= _write_if_changed(path, text)  # records that came by merge or copy change the table too
         report.files.append(path)
     figure = folder / f"accuracy{suffix}"
     if fresh or not figure.with_suffix(".png").exists():
@@ -117,7 +117,9 @@ def _draw_figures(
     return [path for item in drawn for path in item.files]
 
 
-def _write_if_changed(path: Path, text: str) -> None:
+def _write_if_changed(path: Path, text: str) -> bool:
     data = text.encode()
-    if not path.exists() or path.read_bytes() != data:
-        write_atomic(path, data)
+    if path.exists() and path.read_bytes() == data:
+        return False
+    write_atomic(path, data)
+    return True

@@ -153,6 +153,19 @@ def test_deleting_a_record_runs_one_cell(small: Path) -> None:
     assert changed <= {victim.name, "accuracy.png", "accuracy.pdf", "accuracy.svg"}
 
 
+def test_records_that_come_by_copy_are_drawn(small: Path) -> None:
+    results, only = small / "results" / "small", (*INLINE, "--only", "method=erm")
+    before = (results / "accuracy.svg").read_bytes()
+    victim = next(path for path in record_files(results) if load_record(path)["cell"]["method"]["name"] == "gce")
+    held = victim.read_bytes()
+    victim.unlink()
+    assert command(small, "run", "small.yaml", *only).returncode == 0
+    assert (results / "accuracy.svg").read_bytes() != before, "a figure of a record that is gone"
+    victim.write_bytes(held)  # what `bench merge` does
+    assert command(small, "run", "small.yaml", *only).stdout.endswith("ran 0 now\n")
+    assert (results / "accuracy.svg").read_bytes() == before
+
+
 def test_a_cell_that_another_suite_has_is_adopted(small: Path) -> None:
     (small / "other.yaml").write_text(SMALL.replace("[erm, gce]", "[{method: gce, label: again}]"))
     done = command(small, "run", "other.yaml", *INLINE)
