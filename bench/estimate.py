@@ -1,4 +1,5 @@
-"""How long cells will take, from the records of earlier ones: seconds per epoch and image of the same method, data and model.
+"""How long cells will take, from the records of earlier ones of the same method, data and model: seconds of training per
+epoch and image, seconds of evaluation per epoch.
 
 Only what was measured counts: a cell whose method has no record on its data set and model is unknown, and the estimate says so.
 Label-free pre-training (stages) is shared between cells and left out.
@@ -7,9 +8,9 @@ Label-free pre-training (stages) is shared between cells and left out.
 from __future__ import annotations
 
 import os
-import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any, NamedTuple
 
 from bench.cell import canonical_json
@@ -21,15 +22,20 @@ Key = tuple[str, str, str, str]
 
 
 class Rate(NamedTuple):
-    """Medians over `records` finished cells: seconds of setup, and seconds per epoch and training image."""
+    """Medians over `records` finished cells: seconds of setup, of training per epoch over all images, of evaluation per epoch."""
 
     setup: float
-    per_image: float
-    images: int
+    train: float
+    evaluation: float
     records: int
 
-    def seconds(self, epochs: int) -> float:
-        return self.setup + self.per_image * epochs * self.images
+    def seconds(self, cell: Mapping[str, Any]) -> float:
+        """Of a cell that trains on all images or on a fraction of them; the images of evaluation stay the same."""
+        return self.setup + cell["training"]["epochs"] * (self.train * _fraction(cell) + self.evaluation)
+
+
+def _fraction(cell: Mapping[str, Any]) -> float:
+    return float(cell["protocol"].get("train_fraction", 1.0))
 
 
 def _key(cell: Mapping[str, Any], device: str, texts: dict[int, str]) -> Key:
@@ -40,26 +46,26 @@ def _key(cell: Mapping[str, Any], device: str, texts: dict[int, str]) -> Key:
     return cell["method"]["name"], texts[id(cell["dataset"])], texts[id(cell["model"])], device
 
 
-def _sample(record: Mapping[str, Any]) -> tuple[float, float, int] | None:
-    """(setup, seconds per epoch and image, images) of a finished cell that was timed; None of any other."""
-    cost, data = record.get("cost") or {}, record.get("data") or {}
-    epochs, images = record["cell"]["training"]["epochs"], data.get("n_train") or 0
-    seconds = (cost.get("train_seconds") or 0.0) + (cost.get("eval_seconds") or 0.0)
-    if record["status"] != "done" or not epochs or not images or seconds <= 0:
+def _sample(record: Mapping[str, Any]) -> tuple[float, float, float] | None:
+    """(setup, training per epoch over all images, evaluation per epoch) of a finished cell that was timed; None of any other."""
+    cost, cell = record.get("cost") or {}, record["cell"]
+    epochs = cell["training"]["epochs"]
+    train, evaluation = cost.get("train_seconds") or 0.0, cost.get("eval_seconds") or 0.0
+    if record["status"] != "done" or not epochs or train + evaluation <= 0:
         return None
-    return cost.get("setup_seconds") or 0.0, seconds / (epochs * images), images
+    return cost.get("setup_seconds") or 0.0, train / (epochs * _fraction(cell)), evaluation / epochs
 
 
 def rates(records: Iterable[Mapping[str, Any]]) -> dict[Key, Rate]:
     """What the finished ones of these records say, by method, data set, model and kind of device."""
-    samples: dict[Key, list[tuple[float, float, int]]] = {}
+    samples: dict[Key, list[tuple[float, float, float]]] = {}
     for record in records:
         sample = _sample(record)
         if sample is not None:
             device = str((record["provenance"] or {}).get("device") or "").partition(":")[0] or "cpu"
             samples.setdefault(_key(record["cell"], device, {}), []).append(sample)
     return {
-        key: Rate(statistics.median(s[0] for s in found), statistics.median(s[1] for s in found), found[-1][2], len(found))
+        key: Rate(median(s[0] for s in found), median(s[1] for s in found), median(s[2] for s in found), len(found))
         for key, found in samples.items()
     }
 
@@ -108,7 +114,7 @@ def estimate(
     }
     known = known_rates(records, folder, set(keys.values())) if todo else {}
     timed = {identity: known[key] for identity, key in keys.items() if key in known}
-    seconds = {identity: rate.seconds(todo[identity]["cell"]["training"]["epochs"]) for identity, rate in timed.items()}
+    seconds = {identity: rate.seconds(todo[identity]["cell"]) for identity, rate in timed.items()}
     unknown: dict[tuple[str, str], int] = {}
     for identity, cell in todo.items():
         if identity not in seconds:

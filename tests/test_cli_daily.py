@@ -190,6 +190,9 @@ def test_plan_estimates_from_records_of_the_same_method_data_and_model(suite: Pa
     assert "estimated: 12 min for 4 of 8 cells, 2 at a time on this machine (24 min one after the other); from 1 records" in text
     assert "time unknown of 4 cells" in text and "gce on digits (4)" in text
     assert "unknown" not in here(suite, monkeypatch, *words, "--only", "method=erm").output
+    # half of the images: 25 s of training an epoch, and the same 10 s of evaluation
+    half = json.loads(here(suite, monkeypatch, *words, "--set", "protocol.train_fraction=0.5", "--json").stdout)
+    assert half["estimate"]["seconds"] == 4 * (2 + 6 * 35)
     # a method's own share: its cells take both cores, so they run one after the other, the others two at a time
     text = (suite / "small.yaml").read_text()
     (suite / "small.yaml").write_text(text + "\nresources: {methods: {erm: {cpu: 2}}}\n")
