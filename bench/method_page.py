@@ -14,7 +14,7 @@ from typing import Any
 from bench.method import NEEDS, Method, methods
 from bench.records import load_record, record_files
 from bench.report.aggregate import summarize
-from bench.report.published import published
+from bench.report.published import PLAIN, published
 
 ROOT = Path(__file__).resolve().parent.parent
 #: folders of results whose records are shown on the pages
@@ -208,7 +208,7 @@ def _published(cls: type[Method]) -> str:
     rows = [
         (f"{row.paper} {row.table}", row.dataset, f"{row.noise} {row.rate}".strip(), row.method, row.metric, row.value)
         for row in published()
-        if row.method_slug == cls.slug and row.table != "prose" and not row.setting
+        if row.method_slug == cls.slug and row.table != "prose" and row.setting in PLAIN
     ]
     if not rows:
         return "None of the four papers whose tables the benchmark regenerates prints a number for it."

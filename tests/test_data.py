@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -278,3 +279,22 @@ def test_channel_statistics_are_those_of_the_training_images() -> None:
     mean, std = Loaded(train=split, test=split, class_names=("a", "b")).channel_statistics
     assert mean == pytest.approx((1.0, 0.1, 0.0))
     assert std == pytest.approx((1e-3, 0.1, 1e-3))  # a constant channel does not divide by zero
+
+
+def test_channel_statistics_of_many_images_take_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = np.random.Generator(np.random.PCG64(0)).integers(0, 256, (5600, 3, 32, 32)).astype(np.uint8)
+    images[:, 1] //= 7
+    images[:, 2] = 51
+
+    def statistics() -> Any:
+        split = Split(images, np.zeros(len(images), dtype=np.int64))
+        return Loaded(train=split, test=split, class_names=("a",)).channel_statistics
+
+    tracemalloc.start()
+    counted = statistics()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 32 << 20  # the images are 17 MB, as floats 275
+    monkeypatch.setattr("bench.data._DIRECT", images.size)
+    for found, direct in zip(counted, statistics(), strict=True):
+        assert np.abs(np.array(found) - direct).max() < 1e-12

@@ -66,6 +66,24 @@ def test_mirrors_give_the_same(tmp_path: Path) -> None:
     assert {cls().load(tmp_path / root).fingerprint for root in "bcd"} == {first}
 
 
+def test_linked_folders_are_looked_into(tmp_path: Path) -> None:
+    """A mirror with linked folders of classes, and with loops, gives the same arrays."""
+    cls = animal10n(tmp_path / "a")
+    before = cls().load(tmp_path / "a").fingerprint
+    for folder, count in (("training", 20), ("testing", 10)):
+        top = tmp_path / "b/raw_image" / folder
+        top.mkdir(parents=True)
+        for name in animal_names(count):
+            kept = tmp_path / "kept" / folder / name[0]
+            kept.mkdir(parents=True, exist_ok=True)
+            shutil.copy(tmp_path / "a/raw_image" / folder / name, kept / name)
+            if not (top / name[0]).exists():
+                (top / name[0]).symlink_to(kept)
+                (kept / "back").symlink_to(top)
+        (top / "all").symlink_to(tmp_path / "b")
+    assert cls().load(tmp_path / "b").fingerprint == before
+
+
 def test_the_binary_edition(tmp_path: Path) -> None:
     data = animal10n_binary(tmp_path)(edition="binary").load(tmp_path)
     assert data.train.labels.tolist() == [*range(10)] * 2 and data.test.labels.tolist() == [*range(10)]

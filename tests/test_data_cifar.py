@@ -317,6 +317,17 @@ def test_all_forms_of_the_label_files(tmp_path: Path, form: str) -> None:
     assert (found.wrong, found.rate, found.canonical, found.notes) == (40, 0.4, True, ())
 
 
+@pytest.mark.parametrize("name", HUMAN_SETS)
+def test_one_archive_of_both_data_sets_will_do(tmp_path: Path, name: str) -> None:
+    human = tiny_human(name)
+    both = {"cifar10": ten_humans(), "cifar100": hundred_humans()}
+    (tmp_path / "cifar-n").mkdir()
+    held = {f"{base}_{key}": np.asarray(values) for base, labels in both.items() for key, values in labels.items()}
+    np.savez(tmp_path / "cifar-n/cifar-n.npz", **held)
+    true = np.asarray(both[human.base][human.clean_keys[0]])
+    assert human_labels(human, true, tmp_path).labels.tolist() == list(both[human.base][human.keys[0]])
+
+
 def test_another_order_is_found_and_explained(tmp_path: Path) -> None:
     human, held = tiny_human("worse"), ten_humans()
     folder = tmp_path / "cifar-n"

@@ -281,6 +281,34 @@ def test_faults_of_folders_are_named(tmp_path: Path, change: Any, words: str) ->
         ImageFolder(folder="own").load(tmp_path)
 
 
+@pytest.mark.parametrize("parts", [("",), ("train", "test")])
+def test_linked_folders_are_looked_into(tmp_path: Path, parts: tuple[str, ...]) -> None:
+    folder = class_folders(tmp_path, parts)
+    elsewhere = class_folders(tmp_path / "elsewhere") / "ant"
+    linked = folder / parts[0] / "ant/more"
+    picture(elsewhere / "deep/x.png", 20, 20, seed=77)
+    before = len(ImageFolder(folder="own").load(tmp_path).train)
+    linked.symlink_to(elsewhere)
+    through_links = ImageFolder(folder="own").load(tmp_path)
+    linked.unlink()
+    shutil.copytree(elsewhere, linked)
+    assert through_links.fingerprint == ImageFolder(folder="own").load(tmp_path).fingerprint
+    assert len(through_links.train) == before + (6 if parts[0] else 5)
+
+
+@pytest.mark.parametrize("parts", [("",), ("train", "test")])
+def test_a_loop_of_links_ends(tmp_path: Path, parts: tuple[str, ...]) -> None:
+    folder = class_folders(tmp_path, parts)
+    before = ImageFolder(folder="own").load(tmp_path).fingerprint
+    ant = folder / parts[0] / "ant"
+    (ant / "itself").symlink_to(ant)
+    (ant / "everything").symlink_to(folder)  # would make all pictures ants
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/back").symlink_to(ant)
+    (ant / "more").symlink_to(tmp_path / "elsewhere")
+    assert ImageFolder(folder="own").load(tmp_path).fingerprint == before
+
+
 def test_what_is_not_used_is_said(tmp_path: Path) -> None:
     folder = class_folders(tmp_path, ("train", "test"))
     (folder / "train/ant/notes.txt").write_text("x")

@@ -87,6 +87,33 @@ def test_ranks_share_what_the_printed_digits_share(tmp_path):
     assert {name: line[0] for name, line in found.items()} == {"D": "1", "A": "2", "B": "2", "C": "4"}
 
 
+def test_ranks_compare_equal_seeds(tmp_path):
+    """Most rows have seeds 0 and 1. More has a third and leads by it alone; fewer has one, an easy draw."""
+    for method, values in {"a": (0.5, 0.6), "b": (0.4, 0.6), "more": (0.4, 0.58, 0.9), "fewer": (0.7,)}.items():
+        for seed, value in enumerate(values):
+            put(tmp_path / "s", cell(method, seed), value)
+    board = read_board(tmp_path)
+    (group,) = board.groups.values()
+    assert {group.rows[key].label: rank for key, rank in group.ranks.items()} == {"A": 1, "B": 2, "MORE": 3}
+    text = render_board(board)
+    found = rows(text)
+    assert found["MORE"][2].startswith("62.7") and found["MORE"][5] == "3<sup>a</sup>"
+    assert "- <sup>a</sup> ranked by its mean over the seeds 0, 1 of the other rows: 49.0" in text
+    assert "|  | FEWER | 70.0 | 70.0 | 70.0 | 1<sup>b</sup> |" in text
+    assert "- <sup>b</sup> not ranked: it has the seeds 0, ranks are over 0, 1" in text
+    (told,) = as_json(board)["groups"]
+    assert told["ranked_seeds"] == [0, 1]
+
+
+def test_of_equally_frequent_seed_sets_the_larger_ranks(tmp_path):
+    for method, seeds in {"a": (0, 1), "b": (0, 1), "c": (0, 1, 2), "d": (0, 1, 2), "failed": (0,)}.items():
+        for seed in seeds:
+            put(tmp_path / "s", cell(method, seed), 0.5)
+    put(tmp_path / "s", cell("failed", 1), status="failed", reason="boom")
+    (group,) = read_board(tmp_path).groups.values()
+    assert group.shared == {0, 1, 2} and {group.rows[key].label for key in group.ranks} == {"C", "D"}
+
+
 def test_selected_ranks_and_last_where_it_is_absent(tmp_path):
     put(tmp_path / "s", cell("a"), {"test_acc_last": 0.9, "test_acc_selected": 0.1, "test_acc_best_oracle": 0.9})
     put(tmp_path / "s", cell("b"), {"test_acc_last": 0.8, "test_acc_selected": 0.2, "test_acc_best_oracle": 0.8})

@@ -208,6 +208,25 @@ def test_where_files_are_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert plan_noise("file@b.json").identity["sha256"] == sha256_of(TRUE)
 
 
+@pytest.mark.parametrize("key", ["", "x", "x#1", "x/y"])
+@pytest.mark.parametrize("folder", ["plain", "run #1", "a#b/c #"])
+def test_names_may_have_a_number_sign(tmp_path: Path, folder: str, key: str) -> None:
+    content = {key: LABELS, "y": TRUE} if key else {"labels": LABELS}
+    path = written(tmp_path / folder, "a #2.pt", content)
+    location = f"{path}#{key}" if key else str(path)
+    for noise, place in (
+        (f"file@{path.name}#{key}" if key else f"file@{path.name}", path.parent),
+        (f"file@{location}", tmp_path),
+        ({"kind": "file", "path": f"{folder}/{path.name}", "key": key}, tmp_path),
+        ({"kind": "sequence", "steps": ["none", {"kind": "file", "path": f"{folder}/{path.name}", "key": key}]}, tmp_path),
+    ):
+        assert noisy(noise, place).labels.tolist() == LABELS.tolist(), noise
+    assert measure_file(location, TRUE, 3).labels.tolist() == LABELS.tolist()
+    with pytest.raises(FieldError) as caught:
+        plan_noise(f"file@{folder}/gone.npz#x", (tmp_path,))
+    assert f"looked for {tmp_path}/{folder}/gone.npz (" in str(caught.value)
+
+
 def test_a_sha256_stands_for_a_file_that_is_elsewhere(tmp_path: Path) -> None:
     sha256 = sha256_of(LABELS)
     planned = plan_noise({"kind": "file", "path": "gone.json", "sha256": sha256.upper()}, (tmp_path,))
@@ -247,7 +266,7 @@ def test_suites_name_files(tmp_path: Path) -> None:
     assert [entry.rate for entry in plan.entries] == [0.0, 0.4, 0.2]
     assert all(str(tmp_path) not in canonical_json(entry.cell) for entry in plan.entries)
     sha256 = plan.entries[0].cell["noise"]["sha256"]
-    assert plan.entries[0].noise_files == {sha256: str(tmp_path / "mine.json")}
+    assert plan.entries[0].noise_files == {sha256: f"{tmp_path}/mine.json#"}
     only = plan_of(tmp_path, noises, data=tmp_path / "data", overrides=Overrides(only={"rate": 0.4}))
     assert [entry.noise for entry in only.entries] == ["theirs"]
     with pytest.raises(SuiteError) as caught:

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.data import Loaded, Split
+from bench.data import Loaded, Split, datasets
 from bench.fields import FieldError
 from bench.noise import (
     Corruption,
@@ -286,6 +286,33 @@ def test_a_matrix_of_another_size() -> None:
         draw(identity, balanced(50), DATASET, 0)
 
 
+FOLDER: list[Any] = [
+    "none", "symmetric@0.3", "pairflip@0.3", "uniform-flip@0.3", "longtail@0.5", "instance-ptd@0.3", "dividemix-seed@0.3",
+    {"kind": "matrix", "rows": [[0.8, 0.2], [0.5, 0.5]]}, {"kind": "open-set", "rate": 0.3, "source": "digits"},
+    "file@labels.json", "longtail@0.5 + symmetric@0.3", {"kind": "instance-pmd", "rate": 0, "network": "mlp"},
+    {"kind": "semantic", "network": "mlp", "stop": "end", "tolerance": 1, "epochs": 1, "share": 1.0},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("noise", FOLDER, ids=named)
+def test_an_image_folder_takes_every_noise_without_a_class_map(tmp_path: Path, noise: Any) -> None:
+    """Only its files tell how many classes it has, so the class of the data set says 0."""
+    from resident_trees import own_list, own_rows
+
+    from bench.noise.tools import make
+
+    own_list(tmp_path, [row for row in own_rows() if "cow" not in row.values()])  # two classes: uniform-flip needs them
+    data = datasets()["image-folder"](folder="own", csv="labels.csv", size=16).load(tmp_path)
+    (tmp_path / "labels.json").write_text(str([1] * len(data.train)))
+    result = make(data, {"name": "image-folder", "revision": "1"}, noise, folders=(tmp_path,))
+    assert data.num_classes == 2 and result.labels.max() < 2
+
+
+def test_the_image_folder_list_names_every_kind() -> None:
+    tried = {plan["kind"] for plan in (parse_short(noise) if isinstance(noise, str) else noise for noise in FOLDER)}
+    assert set(noises()) - tried == {"asymmetric", "human"}
+
+
 # --- symmetric in proportion to class frequencies
 
 
@@ -418,6 +445,21 @@ def test_open_sets_that_do_not_fit() -> None:
     assert "from cifar100 itself" in str(noise_class("open-set").misfit(hundred, noise_identity({"kind": "open-set"})))
 
 
+HUMAN = [name for name in datasets() if name.startswith(("cifar10n-", "cifar100n-"))]
+
+
+@pytest.mark.parametrize("name", [*HUMAN, "web-digits"])
+def test_open_sets_do_not_come_from_the_same_pictures(name: str) -> None:
+    same = {"cifar10n": "cifar10", "cifar100n": "cifar100"}.get(name.partition("-")[0], "digits")
+    other = "cifar100" if same == "cifar10" else "cifar10"
+    for one, source in ((name, same), (same, name), (name, name)):
+        identity = noise_identity({"kind": "open-set", "source": source})
+        assert noise_class("open-set").misfit(datasets()[one], identity), (one, source)
+        for closed in ({"open": 0.0}, {"source": other}):  # no pictures come in, or those of another set
+            fits = noise_identity({"kind": "open-set", "source": same if one == name else name, **closed})
+            assert noise_class("open-set").misfit(datasets()[one], fits) is None or one == source
+
+
 # --- part-dependent instance noise
 
 
@@ -497,6 +539,28 @@ def test_human_labels_are_those_of_cifar() -> None:
     assert "valid: fine" in str(human.misfit(hundred, {"labels": "worse"}))
     with pytest.raises(FieldError, match="50,000 training images"):
         noisy("human@worse", balanced(100))
+
+
+@pytest.mark.parametrize("twin", [False, True])
+def test_altered_human_labels_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, twin: bool) -> None:
+    """A cell knows them by their name alone, so the name has to mean the released vector."""
+    from resident_trees import ten_humans, ten_labels, tiny_human
+
+    from bench.data._cifar_n import HUMAN_SETS
+
+    monkeypatch.setitem(HUMAN_SETS, "worse", tiny_human("worse"))
+    held, path = ten_humans(), tmp_path / "cifar-n/cifar-n.npz"
+    path.parent.mkdir()
+    noise = {"kind": "human", "labels": "worse", "twin": twin}
+    data = NoiseInput(ten_labels()[0], 10, CIFAR, (), dataset="cifar10", root=tmp_path)
+    np.savez(path, **held)
+    assert twin or noisy(noise, data).rate == 0.4
+    np.savez(path, **{**held, "worse_label": held["aggre_label"]})
+    with pytest.raises(FieldError, match=r"'worse_label' is not the released one \(9 labels are wrong, 40 in") as caught:
+        noisy(noise, data)
+    assert f"{path.parent}: cifar-n.npz: " in str(caught.value) and "`file` noise" in str(caught.value)
+    other = plan_noise({"kind": "file", "path": "cifar-n/cifar-n.npz", "key": "worse_label"}, (tmp_path,))
+    assert draw(other.identity, replace(data, files=other.files), DATASET, 0).rate == 0.09  # what the message advises
 
 
 def test_artefacts_keep_what_changes_the_samples(tmp_path: Path) -> None:

@@ -107,6 +107,16 @@ def test_networks_are_shared_by_what_they_are_trained_on(tmp_path: Path) -> None
         assert len(calls) == 5
 
 
+@pytest.mark.parametrize("change", [{"pad": 1}, {"flip": True}, {"statistics": lambda: ((0.2,), (0.6,))}], ids=lambda c: [*c][0])
+def test_networks_are_not_shared_between_preprocessings(tmp_path: Path, change: dict[str, Any]) -> None:
+    """Data sets with the same pictures differ in it; which cell runs first must not decide the others' labels."""
+    noise, data = {**SEMANTIC, "stop": "end", "epochs": 4, "tolerance": 1}, toy(cache=tmp_path)
+    first = noisy(noise, data)
+    alone = noisy(noise, replace(data, cache=None, **change))
+    assert alone.sha256 != first.sha256  # else this would show nothing
+    assert noisy(noise, replace(data, **change)).sha256 == alone.sha256
+
+
 @pytest.mark.parametrize("damage", [b"", b"no zip at all", None])
 def test_a_damaged_cache_is_made_again(tmp_path: Path, damage: bytes | None) -> None:
     data = toy(cache=tmp_path)

@@ -83,6 +83,18 @@ def test_curves_of_another_quantity() -> None:
         sheets("curves", metric="test_top5_acc")
 
 
+def test_the_foot_of_another_quantity_tells_who_lacks_it() -> None:
+    def scored(plan: Any, records: Any) -> None:
+        for identity, record in records.items():
+            if identity not in ("erm/none/1", "mtadcs/none/0", "mtadcs/none/1"):
+                record["curve"]["noise_auc"] = [None, 0.75]
+
+    (sheet,) = sheets("curves", altered(scored), metric="noise_auc")
+    assert sheet.foot[1:] == [
+        "Absent in data, none: ERM (1 of 2 seeds without noise_auc); MTaDCS (2 of 2 seeds without noise_auc)."
+    ]
+
+
 def test_groups_and_their_worst() -> None:
     (sheet,) = sheets("groups")
     clean, noisy = sheet.rows

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from plot_records import suite
 
 from bench.cli_figure import figure
-from bench.report.plots import draw, kinds, module_of, spec
+from bench.report.plots import draw, kinds, module_of, spec, style
 from bench.report.plots.source import Source
 from bench.report.spec import SpecError
 
@@ -72,6 +72,51 @@ def test_the_bars_that_are_drawn_are_those_of_the_numbers() -> None:
     heights = [bar.get_height() for bar in figure.axes[0].patches]
     assert len(heights) == 3 * 5 and sorted(heights)[0] == pytest.approx(55)
     assert "dotted: ERM" in figure.texts[0].get_text().replace("\n", " ")
+
+
+def longest_titles() -> tuple[dict[str, Any], dict[str, Any]]:
+    """A suite whose panels differ at the end of long names."""
+    plan, records = suite(seeds=1, noises=("flip@0.25", "flip@0.5"))
+    for entry in plan["entries"]:
+        entry["dataset"] = "spurious-digits (correlation=0.9)"
+        entry["noise"] = f"semantic {entry['noise']} (network=resnet8, share=0.25)"
+        entry["title"] = f"{entry['title']} with a longer name than a panel is wide"
+    return plan, records
+
+
+@pytest.mark.parametrize("kind", [kind for kind in kinds() if kind != "gallery"])
+def test_titles_are_whole_and_lie_above_their_own_panel_alone(kind: str) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    plan, records = longest_titles()
+    found = spec.FigureSpec(kind, {"map": True, "fields": ("k", "tau")} if kind == "sensitivity" else {})
+    with style.settings():
+        for sheet in module_of(kind).sheets(Source.of(plan, records), found.filled()):
+            figure = module_of(kind).draw(sheet)
+            renderer = FigureCanvasAgg(figure).get_renderer()
+            titles = [(axes, axes.get_title(loc="left")) for axes in figure.axes if axes.get_title(loc="left")]
+            assert titles and "…" not in "".join(text for _, text in titles)
+            boxes = {axes: axes._left_title.get_window_extent(renderer) for axes, _ in titles}
+            for axes, box in boxes.items():
+                assert box.y1 <= figure.bbox.y1
+                for legend in figure.legends:
+                    assert not box.overlaps(legend.get_window_extent(renderer))
+                for other in figure.axes:
+                    if other.get_position().y0 > axes.get_position().y1:
+                        assert box.y1 <= other.get_tightbbox(renderer).y0 + 1
+
+
+FOLDERS = sorted(path.parent for path in (ROOT / "results").glob("*/plan.json"))
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_no_two_committed_panels_of_one_metric_have_the_same_title(folder: Path) -> None:
+    plan = json.loads((folder / "plan.json").read_text())
+    source = Source.of(plan, {})
+    part = next(iter(source.parts()))  # the others show the same panels of other methods
+    figure = module_of("curves").draw(module_of("curves").sheets(part, {})[0])
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    assert len(set(titles)) == len(titles) == len(part.cells)
 
 
 # -- the section of a suite --------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from test_report import NASTY, OUR_TAGS, Tables, make_entry, make_record, markdown_cells, row_widths
 from test_report_papers import compile_tex
 
-from bench.report import TableSpec, render, table_data
+from bench.report import TableSpec, escape, render, table_data
 from bench.report.reading import Place
 from bench.report.schema import FOLDER, names, packaged, parse_layout
 from bench.report.spec import FORMATS, SpecError
@@ -220,6 +220,83 @@ def test_on_data_that_are_not_canonical_nothing_is_compared() -> None:
     assert "†" in filled(PAPER, (plan, records), "md")
 
 
+def test_under_another_noise_or_on_a_part_of_the_images_nothing_is_compared() -> None:
+    rule = "{match: {dataset: cifar10, rate: 0.2}, take: {noise: asymmetric@0.49}}"
+    swap = f"{{layout: scanmix-table1, published: true, columns: [{rule}]}}"
+    found = cells(swap, paper_suite())
+    # the columns that are the paper's own keep their differences
+    assert found["DivideMix", "Best"][:2] == ["83.0 ± 0.0 (96.1)", "93.0 (n=1/2) (94.6, −1.6)"]
+    text = filled(swap, paper_suite(), "md")
+    assert "Published numbers are of the paper's noise, not of asymmetric@0.49: not to be compared." in text
+    assert "measured minus published" in text
+    plan, records = paper_suite()
+    for record in records.values():
+        record["cell"]["protocol"]["train_fraction"] = 0.1
+    assert cells(PAPER, (plan, records))["DivideMix", "Last"][0] == "**93.0** ± 1.4 (95.7)"
+    assert not any(line["difference"] for line in lines_of(PAPER, (plan, records)))
+    text = filled(PAPER, (plan, records), "md")
+    assert "Published numbers are of the paper's training images, not of a part of them: not to be compared." in text
+    assert "measured minus published" not in text
+
+
+def test_the_average_of_a_part_of_the_images_is_not_compared() -> None:
+    noises = ("symmetric@0.2", "symmetric@0.5", "symmetric@0.8", "symmetric@0.9", "asymmetric@0.4")
+    plan, records = suite_of({("cifar10", noise, "erm"): [(0.8,)] for noise in noises})
+    section = "{layout: mtadcs-table1, published: true}"
+
+    def average() -> dict[str, str]:
+        lines = lines_of(section, (plan, records))
+        return next(x for x in lines if (x["suite_method"], x["metric"], x["status"]) == ("erm", "avg", "done"))
+
+    assert average()["difference"]
+    next(iter(records.values()))["cell"]["protocol"]["train_fraction"] = 0.1
+    assert average()["published"] and not average()["difference"]
+
+
+def webvision_suite() -> Suite:
+    """Four accuracies that all differ: top-1 and top-5 on two test sets."""
+    names = ("webvision", "webvision50")
+    plan, records = suite_of({(name, "none", method): [(0.8,)] for name in names for method in ("erm", "elr")})
+    for step, record in enumerate(records.values()):
+        for place, metric in enumerate(("test_acc", "test_top5_acc", "test2_acc", "test2_top5_acc")):
+            record["metrics"].update({f"{metric}_{p}": 0.5 + 0.1 * place + 0.01 * step for p in ("last", "best_oracle")})
+    return plan, records
+
+
+def test_each_column_has_its_own_number_in_parentheses() -> None:
+    suite = webvision_suite()
+    text = filled("{layout: odd-table4}", suite, "md")
+    assert "50.0 (60.0)" in text and "70.0 (80.0)" in text
+    (top1, top5) = [x for x in lines_of("{layout: odd-table4}", suite) if (x["row"], x["dataset"]) == ("erm", "imagenet-val")]
+    assert (top1["suite_metric"], top5["suite_metric"], top5["value"]) == ("test2_acc", "test2_top5_acc", "0.8")
+    # the mark is that of top-1, which alone competes
+    plan, records = suite
+    plan["entries"].append(make_entry("webvision", "none", "odd", 0))
+    records["webvision/none/odd/0"] = records["webvision50/none/elr/0"]
+    assert [x["mark"] for x in lines_of("{layout: odd-table4}", suite) if x["row"] == "odd"] == ["best", "", "best", ""]
+
+
+@pytest.mark.parametrize("layout", ["odd-table4", "mtadcs-table2b", "llc-dro-table3"])
+def test_the_caption_names_each_value_once(layout: str) -> None:
+    section = f"{{layout: {layout}, rows: {{co-teaching: erm}}}}" if layout == "llc-dro-table3" else f"{{layout: {layout}}}"
+    (caption,) = [line for line in filled(section, webvision_suite(), "md").split("\n") if line.startswith("Percent")]
+    names = re.findall(r"(?<=\. )([^:.]+): (?:accuracy on|share of|top-5 accuracy on)", caption)
+    assert len(names) == len(set(names)) == 4, names
+
+
+def test_what_is_said_of_a_published_number_is_not_said_of_a_measured_one() -> None:
+    noise = "semantic-densenet"
+    suite = suite_of({("cifar10", noise, "dividemix"): [(0.9,)], ("cifar10", noise, "scanmix"): [(0.8,)]})
+    public = "from a run of the public code"
+    assert public not in filled("{layout: scanmix-table2}", suite, "md")
+    beside = filled("{layout: scanmix-table2, published: true}", suite, "md")
+    assert "93.00 (84.57\\*, +8.43)" in beside.replace("**", "") and public in beside and "DivideMix<sup>\\*" not in beside
+    quoted = suite_of({("cifar10", noise, "scanmix"): [(0.8,)]})
+    assert "DivideMix<sup>\\*," in filled("{layout: scanmix-table2}", quoted, "md")
+    # a mark about the method stays
+    assert "not the original DivideMix" in filled(TWIN, twin_suite(), "md", published=False)
+
+
 @pytest.mark.parametrize(
     ("short", "name", "value"), [("best", "best_oracle", "97.1"), ("last10", "last_k", "93.1"), ("last", "last", "94.1")]
 )
@@ -288,7 +365,7 @@ layout:
     - heading: first
       stub: [[Data set, Method], ""]
       rows:
-        - {label: ERM, name: one, method: erm, setting: x, venue: here, mark: "*", note: text, ranked: true}
+        - {label: ERM, name: one, method: erm, setting: x, venue: here, mark: "*", published_mark: "*", note: text, ranked: true}
         - ---
         - gce
       columns:
@@ -296,7 +373,7 @@ layout:
           dataset: cifar10
           take: {dataset: digits, noise: none}
           columns:
-            - {label: 20%, name: low, noise: symmetric, rate: 0.2, beside: top5, value: [test_acc, last]}
+            - {label: 20%, name: low, noise: symmetric, rate: 0.2, beside: top5, beside_value: test_acc, value: [test_acc, last]}
             - {label: Avg, average: {mean: rounded, of: [low]}}
 title: heading
 rows: {one: erm}
@@ -411,6 +488,7 @@ def test_a_wrong_value_is_named_with_its_place_and_the_choices(old: str, new: st
         ("  marks:", "  blocks: []\n  marks:", ["layout.blocks", "not both"]),
         ("  columns:\n", "  colums:\n", ["layout.colums", "did you mean 'columns'"]),
         ("      columns: [{", "      beside: top5\n      columns: [{", ["columns[0].beside", "columns below"]),
+        ("noise: none}", "noise: none, beside_value: test_acc}", ["columns[0].beside_value", "`beside`"]),
     ],
 )  # fmt: skip
 def test_a_wrong_layout_is_named_with_its_place(old: str, new: str, words: list[str]) -> None:
@@ -512,3 +590,12 @@ def test_any_text_of_a_layout_leaves_the_tables_in_shape(value: str) -> None:
 def test_nasty_text_of_a_layout_compiles(tmp_path: Path) -> None:
     (tmp_path / "nasty.tex").write_text(check_shape(NASTY)["tex"])
     compile_tex(tmp_path, "nasty")
+
+
+@pytest.mark.parametrize("title", ["Ours ✓", "".join(escape._TEX)], ids=["check mark", "all"])
+def test_every_sign_with_a_command_of_its_own_compiles(title: str, tmp_path: Path) -> None:
+    text = filled(INLINE, inline_suite(), "tex", title=title)
+    assert "amssymb" in text and r"\providecommand\checkmark" in text
+    assert "amssymb" not in filled(INLINE, inline_suite(), "tex")
+    (tmp_path / "signs.tex").write_text(text)
+    compile_tex(tmp_path, "signs")

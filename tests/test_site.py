@@ -204,11 +204,14 @@ def test_watched_pictures_are_shown_and_what_is_no_picture_is_not() -> None:
     samples = [
         {"index": 5, "given": 0, "true": 1, "score": 0.01, "png": PNG},
         {"index": 6, "given": 0, "true": 1, "score": 0.02, "png": "javascript:alert(1)"},
+        {"index": 7, "given": 1, "true": 1, "score": 0.03, "png": PNG},
+        {"index": 8, "given": 1, "true": None, "score": 0.04, "png": PNG},
     ]
     watched = {"gallery": {"kind": "gallery", "classes": ["cat", "dog"], "at": {"3": samples}}, "loss": {"kind": "values"}}
     cell = make_cell("elr", 0)
     text = page_of(build(SiteSuite("small", [make_entry(cell)], {cell_id(cell): make_record(cell, 0.9, watched=watched)})), "elr")
-    assert f"data:image/png;base64,{PNG}" in text and text.count("<img") == 1 and "javascript" not in text
+    assert f"data:image/png;base64,{PNG}" in text and text.count("<img") == 3 and "javascript" not in text
+    assert re.findall('<li class="(right|wrong|unknown)"><img', text) == ["wrong", "right", "unknown"]
     assert "given cat true dog" in Page(text).text and "epoch 4" in text and "Also watched, in the record: loss" in text
 
 

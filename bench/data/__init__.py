@@ -145,9 +145,30 @@ class Loaded:
         """Mean and standard deviation per channel on the [0, 1] scale: `normalisation`, else of the training images."""
         if self.normalisation is not None:
             return self.normalisation
-        pixels = self.train.images.astype(np.float64) / 255.0
-        mean, std = pixels.mean(axis=(0, 2, 3)), pixels.std(axis=(0, 2, 3))
+        images = self.train.images
+        if images.size > _DIRECT:
+            mean, std = _counted_statistics(images)
+        else:
+            pixels = images.astype(np.float64) / 255.0
+            mean, std = pixels.mean(axis=(0, 2, 3)), pixels.std(axis=(0, 2, 3))
         return tuple(float(m) for m in mean), tuple(float(max(s, 1e-3)) for s in std)
+
+
+#: pixel values up to which statistics are taken from floats, in 16 times the memory; beyond, the last bits differ
+_DIRECT = 1 << 23
+_BLOCK = 1 << 20
+
+
+def _counted_statistics(images: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and standard deviation per channel on the [0, 1] scale from the counts of the 256 levels, block by block."""
+    counts = np.zeros((images.shape[1], 256), dtype=np.int64)
+    step = max(1, _BLOCK // max(1, images[0].size))
+    for start in range(0, len(images), step):
+        for channel, values in enumerate(images[start : start + step].swapaxes(0, 1)):
+            counts[channel] += np.bincount(values.ravel(), minlength=256)
+    levels, share = np.arange(256) / 255.0, counts / counts.sum(axis=1, keepdims=True)
+    mean = share @ levels
+    return mean, np.sqrt((share * (levels - mean[:, None]) ** 2).sum(axis=1))
 
 
 class Dataset(Configurable):
@@ -169,6 +190,8 @@ class Dataset(Configurable):
     confusions: ClassVar[dict[int, int]] = {}
     #: class -> superclass, where the data set has them
     superclasses: ClassVar[tuple[int, ...]] = ()
+    #: slug of the data set whose training pictures these are, where only labels differ; "" where they are its own
+    pictures: ClassVar[str] = ""
     summary: ClassVar[str] = ""
     #: the files that are expected below the data folder, in one line; "" for embedded sets
     layout: ClassVar[str] = ""

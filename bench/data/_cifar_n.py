@@ -87,9 +87,9 @@ def human_labels(human: HumanSet, true_labels: Labels, root: Path | str | None =
     """
     path = find_labels(human, root)
     arrays = _read(path)
-    key = _key(path, arrays, human.keys)
+    key = _key(path, arrays, human.keys, human.base)
     labels = _vector(path, key, arrays[key], human)
-    clean_key = _key(path, arrays, human.clean_keys)
+    clean_key = _key(path, arrays, human.clean_keys, human.base)
     clean = _vector(path, clean_key, arrays[clean_key], human)
     hint = ""
     if path.name.endswith("_ordered.npy"):
@@ -136,10 +136,10 @@ def _read(path: Path) -> dict[str, Any]:
     return _cached(path, stat.st_size, stat.st_mtime_ns)
 
 
-def _key(path: Path, arrays: dict[str, Any], names: tuple[str, ...]) -> str:
+def _key(path: Path, arrays: dict[str, Any], names: tuple[str, ...], base: str) -> str:
     """The key of the file that has one of these names; archives of both data sets put the data set's name before."""
     for name in names:
-        for prefix in ("", "cifar10_", "cifar100_"):
+        for prefix in (f"{base}_", ""):
             if prefix + name in arrays:
                 return prefix + name
     raise DataError(f"there is no {names[0]!r}", where=path, hint="it has " + ", ".join(sorted(arrays)))

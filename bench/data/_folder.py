@@ -96,6 +96,22 @@ def first_existing(candidates: Sequence[Path], what: str, dataset: str, hint: st
     raise DataError(f"{what} is missing", where=candidates[0], hint="; ".join(filter(None, (others, hint))), dataset=dataset)
 
 
+def walk(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+    """`os.walk` from above, in order of name, linked folders too. A link to a folder that it lies in is passed over: what is
+    there has been or will be seen, and it would go round in circles."""
+    above: dict[str, tuple[str, ...]] = {os.fspath(folder): (os.path.realpath(folder),)}
+    for place, folders, names in os.walk(folder, followlinks=True):
+        way = above.pop(place)
+        below: dict[str, tuple[str, ...]] = {}
+        for name in sorted(folders):
+            real = os.path.realpath(os.path.join(place, name))
+            if not any(outer == real or outer.startswith(real + os.sep) for outer in way):
+                below[name] = (*way, real)
+        folders[:] = below
+        yield place, folders, sorted(names)
+        above.update((os.path.join(place, name), below[name]) for name in folders)
+
+
 def part(find_it: object, what: str) -> Finding:
     """A finding from a function that returns a path or raises `DataError`."""
     try:

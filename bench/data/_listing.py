@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.data import DataError
-from bench.data._folder import Listed, refuse_duplicates, safe_path
+from bench.data._folder import Listed, refuse_duplicates, safe_path, walk
 from bench.data.files import Paths
 from bench.fields import nearest
 
@@ -202,11 +202,11 @@ def _same_classes(root: Path, parts: list[str], dataset: str) -> None:
 
 
 def _pictures(folder: Path, others: list[str]) -> list[str]:
-    """Paths of all images below a folder, sorted; hidden files are passed over, other files noted in `others`."""
+    """Paths of all images below a folder, in linked folders too, sorted; hidden files are passed over, `others` noted."""
     found: list[str] = []
-    for place, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
+    for place, folders, names in walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
             if name.startswith("."):
                 continue
             target = found if name.lower().endswith(_SUFFIXES) else others

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.data import DataError, Dataset, Finding, Labels, Loaded, Normalisation, Split
-from bench.data._folder import find
+from bench.data._folder import find, walk
 from bench.data._resident import in_memory
 from bench.data.files import FileImages, Geometry, Paths
 
@@ -94,8 +94,7 @@ class Animal10n(Dataset):
     def _files(self, folder: Path) -> list[str]:
         """Relative paths in the order of the file names. Mirrors with one folder per class give the same order."""
         found: list[str] = []
-        for place, folders, names in os.walk(folder):
-            folders.sort()
+        for place, _, names in walk(folder):
             inside = os.path.relpath(place, folder)
             for name in names:
                 if not name.startswith("."):

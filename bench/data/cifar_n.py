@@ -37,6 +37,7 @@ def _official(human: HumanSet) -> Finding:
 class _Human10(Cifar10):
     _human: ClassVar[HumanSet]
 
+    pictures = "cifar10"
     summary = "CIFAR-10 under human labels"
     layout = f"{Cifar10.layout} and cifar-n/CIFAR-10_human.pt"
 
@@ -97,6 +98,7 @@ class Cifar100nFine(Cifar100):
 
     slug = "cifar100n-fine"
     title = "CIFAR-100N fine"
+    pictures = "cifar100"
     summary = "CIFAR-100 under one annotator's fine labels, 40.20 % wrong"
     layout = f"{Cifar100.layout} and cifar-n/CIFAR-100_human.pt"
     _human: ClassVar[HumanSet] = HUMAN_SETS["fine"]

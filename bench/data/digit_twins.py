@@ -65,6 +65,7 @@ class WebDigits(Dataset):
 
     slug = "web-digits"
     title = "Web-Digits"
+    pictures = "digits"
     embedded = True
     truth_known = False
     num_classes = 10

@@ -41,7 +41,7 @@ class NoiseInput:
     flip: bool = False
     #: slug of another data set -> how many training images it has
     source_size: Callable[[str], int] | None = None
-    #: sha256 of a label vector -> `path` or `path#key` of a file that holds it
+    #: sha256 of a label vector -> `path#key` of a file that holds it, the key empty where none is needed
     files: Mapping[str, str] = field(default_factory=dict)
     #: where the outputs of label-making networks are kept between cells, and the device that trains them
     cache: Path | None = None
@@ -115,13 +115,15 @@ class Corruption:
 
 @dataclass(frozen=True)
 class PlannedNoise:
-    """A noise as a suite asks for it: what enters cells, what tables call it, the nominal rate that recipes match on, and
-    where its label files are (sha256 of the vector -> `path` or `path#key`), which never enters a cell."""
+    """A noise as a suite asks for it: what enters cells and what tables call it. The others never enter a cell: the nominal
+    rate that recipes match on, where its label files are (sha256 of the vector -> `path#key`, the key may be empty), and the
+    kind that recipes take it for ("": its own)."""
 
     identity: dict[str, Any]
     label: str
     rate: float = 0.0
     files: dict[str, str] = field(default_factory=dict)
+    recipe_kind: str = ""
 
 
 class NoiseKind(Configurable):
@@ -145,7 +147,7 @@ class NoiseKind(Configurable):
         identity = {"kind": cls.slug, "version": cls.version, **cls.identity(params)}
         noise = cls(**params)
         noise.validate()
-        return PlannedNoise(identity, cls.label(identity), noise.nominal or 0.0)
+        return PlannedNoise(identity, cls.label(identity), noise.nominal or 0.0, recipe_kind=noise.recipe_kind)
 
     @classmethod
     def label(cls, identity: Mapping[str, Any]) -> str:
@@ -185,6 +187,11 @@ class NoiseKind(Configurable):
     def expected(self, data: NoiseInput) -> float | None:
         """The rate that the convention gives on average over draws, None where only the labels can tell."""
         return None
+
+    @property
+    def recipe_kind(self) -> str:
+        """The kind that recipes of methods take it for: another one where this is that kind by another generator."""
+        return self.slug
 
     @property
     def nominal(self) -> float | None:

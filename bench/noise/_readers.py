@@ -6,7 +6,7 @@ import csv
 import json
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,31 @@ FORMATS = (".json", ".npy", ".npz", ".pt", ".csv", ".txt")
 _USUAL = ("noise_labels", "noisy_labels", "noisy_label", "label_noisy", "noise_label", "labels", "label")
 
 
-def split_location(location: str) -> tuple[Path, str]:
-    """`path#key` to (path, key)."""
-    path, _, key = location.partition("#")
-    return Path(path), key
+def split_location(location: str, found: Callable[[Path], Any] = Path.is_file) -> tuple[Path, str]:
+    """`path` or `path#key`, as users write it, to (path, key). Names may have a `#`: the longest path that is `found` wins.
+
+    Where none is, the key begins at the first `#` of the last name.
+    """
+    folder, slash, name = location.rpartition("/")
+    name, _, key = name.partition("#")
+    return next((split for split in _splits(location) if found(split[0])), (Path(folder + slash + name), key))
+
+
+def stored_location(path: Path, key: str) -> str:
+    """What `PlannedNoise.files` holds; the empty key is written too, so that a `#` in the path is not taken for its end."""
+    return f"{path}#{key}"
+
+
+def split_stored(location: str) -> tuple[Path, str]:
+    """The inverse of `stored_location`; a key may have a `#` too."""
+    splits = _splits(location)[1:] or [(Path(location), "")]
+    return next((split for split in splits if split[0].is_file()), splits[0])
+
+
+def _splits(location: str) -> list[tuple[Path, str]]:
+    """All readings as (path, key), the longest path first."""
+    parts = location.split("#")
+    return [(Path("#".join(parts[:n])), "#".join(parts[n:])) for n in range(len(parts), 0, -1)]
 
 
 def read_labels(path: Path, key: str = "") -> Labels:

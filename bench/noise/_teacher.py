@@ -90,6 +90,7 @@ def _probabilities(learner: Learner, pixels: Pixels, normalise: Callable[[Tensor
 def cached(data: NoiseInput, facts: dict[str, Any], make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
     """`make()`, or what an earlier call with the same facts about the same images and true labels kept in `data.cache`.
 
+    Pad, flip and pixel statistics are part of what `train` sees, and data sets with the same pictures differ in them.
     Where several processes want it at once, one makes it and the others wait. A damaged file is made again.
     """
     if data.cache is None:
@@ -97,6 +98,7 @@ def cached(data: NoiseInput, facts: dict[str, Any], make: Callable[[], NDArray[A
     key = {
         "name": f"noise-{facts['what']}", "noise": facts,
         "images": {"dataset": {"name": data.dataset}, "content": content_hash(data)},
+        "preprocessing": {"pad": data.pad, "flip": data.flip, "statistics": data.statistics and data.statistics()},
     }  # fmt: skip
 
     def build() -> Built:

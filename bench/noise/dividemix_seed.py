@@ -37,6 +37,10 @@ class DivideMixSeed(NoiseKind):
             return f"the program has no map for {dataset.slug}; use asymmetric with `map: superclass` or `map: blocks`"
         return None if dataset.confusable else f"{dataset.slug} has no map of confusable classes"
 
+    @property
+    def recipe_kind(self) -> str:
+        return {"sym": "symmetric", "asym": "asymmetric"}[self.mode]
+
     def definition(self) -> str:
         who = "DivideMix's" if self.variant == "dividemix" else "ScanMix's"
         what = {

@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from bench.fields import FieldError, Range
-from bench.noise import Corruption, Labels, NoiseInput, NoiseKind, PlannedNoise, sha256_of
-from bench.noise._readers import read_labels, split_location
+from bench.fields import FieldError, Range, nearest
+from bench.noise import Corruption, Labels, NoiseInput, NoiseKind, PlannedNoise, noises, sha256_of
+from bench.noise._readers import read_labels, split_location, split_stored, stored_location
 
 
 class FileNoise(NoiseKind):
@@ -24,7 +24,7 @@ class FileNoise(NoiseKind):
     slug = "file"
     summary = "a published label vector: .json (DivideMix, ScanMix), .npy, .npz, .pt, .csv; known by its sha256"
     short_field = "path"
-    local = frozenset({"path", "key", "name", "rate"})
+    local = frozenset({"path", "key", "name", "rate", "like"})
 
     #: relative to the suite, else to the data folder; `key` names the vector where a file holds several
     path: str = ""
@@ -37,13 +37,17 @@ class FileNoise(NoiseKind):
     name: str = ""
     #: the nominal rate it was published under, which recipes may match on
     rate: Annotated[float | None, Range(ge=0, le=1)] = None
+    #: the kind of noise it is, which recipes may match on: `symmetric`, `asymmetric` or another kind
+    like: str = ""
 
     @classmethod
     def plan(cls, params: Mapping[str, Any], folders: Sequence[Path]) -> PlannedNoise:
         noise = cls(**params)
         if not (noise.path or noise.sha256):
             raise FieldError("path", "noise from a file needs its path", "for example file@noise/0.5_sym.json")
-        path, key = split_location(noise.path)
+        if noise.like not in ("", *noises()):
+            raise FieldError("like", f"unknown kind of noise {noise.like!r}", nearest(noise.like, noises()))
+        path, key = split_location(noise.path, lambda place: _find(place, folders))
         key = noise.key or key
         found = _find(path, folders) if noise.path else None
         sha256 = noise.sha256.lower()
@@ -64,8 +68,8 @@ class FileNoise(NoiseKind):
             **cls.identity({"sha256": sha256, "extent": noise.extent}),
         }
         label = noise.name or (f"{cls.slug}@{path.name}" + (f"#{key}" if key else "") if noise.path else cls.label(identity))
-        location = f"{found}#{key}" if key else str(found)
-        return PlannedNoise(identity, label, noise.rate or 0.0, {sha256: location} if found else {})
+        files = {sha256: stored_location(found, key)} if found else {}
+        return PlannedNoise(identity, label, noise.rate or 0.0, files, noise.recipe_kind)
 
     @classmethod
     def label(cls, identity: Mapping[str, Any]) -> str:
@@ -75,15 +79,20 @@ class FileNoise(NoiseKind):
     def nominal(self) -> None:
         return None  # a nominal rate is what a suite calls the file, and not part of the cell
 
+    @property
+    def recipe_kind(self) -> str:
+        return self.like or self.slug
+
     def definition(self) -> str:
         rest = "" if self.extent == "all" else "; images beyond its length leave the training set"
         return f"the label vector with sha256 {self.sha256}{rest}"
 
     def corrupt(self, data: NoiseInput, rng: np.random.Generator) -> Corruption:
-        location = data.files.get(self.sha256)
-        if location is None:
+        stored = data.files.get(self.sha256)
+        if stored is None:
             raise FieldError("path", f"no file is known for the label vector with sha256 {self.sha256}")
-        path, key = split_location(location)
+        path, key = split_stored(stored)
+        location = f"{path}#{key}" if key else str(path)
         labels = read_labels(path, key)
         actual = sha256_of(labels)
         if actual != self.sha256:

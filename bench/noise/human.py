@@ -16,7 +16,7 @@ _RATES = {"aggre": 0.0901, "random1": 0.1723, "random2": 0.1812, "random3": 0.17
 
 
 class Human(NoiseKind):
-    """The labels that people gave, from the released file in the data folder; the same for all seeds.
+    """The labels that people gave, from the released file in the data folder; the same for all seeds. Altered ones are refused.
 
     `cifar10n-worse` and its kin are the same labels as data sets of their own; as a noise they stand in one table beside
     injected ones. With `twin` labels are drawn from the measured transition matrix instead, sample by sample: the same
@@ -54,6 +54,9 @@ class Human(NoiseKind):
         if data.dataset != human.base or len(data.labels) != human.size:
             raise FieldError("labels", f"{self.labels} labels are those of {human.base}'s {human.size:,} training images")
         found = human_labels(human, data.truth, data.root)
+        if not found.canonical:  # a cell says no more of them than their name, which has to mean one vector
+            hint = "bring back the released file, or name these labels by what they are: `file` noise with its path and key"
+            raise FieldError("labels", f"{found.file.parent}: {'; '.join(found.notes)}", hint)
         if not self.twin:
             return found.labels.copy()
         matrix = transition_matrix(data.truth, found.labels, data.num_classes)

@@ -37,11 +37,9 @@ class Matrix(NoiseKind):
     @classmethod
     def misfit(cls, dataset: Any, fields: Mapping[str, Any] | None = None) -> str | None:
         rows = len((fields or {}).get("rows", ()))
-        return (
-            f"the matrix has {rows} rows, {dataset.slug} has {dataset.num_classes} classes"
-            if rows not in (0, dataset.num_classes)
-            else None
-        )
+        if not dataset.num_classes or rows in (0, dataset.num_classes):  # only the files of an image folder tell its classes
+            return None
+        return f"the matrix has {rows} rows, {dataset.slug} has {dataset.num_classes} classes"
 
     def validate(self) -> None:
         if not self.rows:

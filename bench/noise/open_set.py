@@ -57,9 +57,14 @@ class OpenSet(NoiseKind):
 
     @classmethod
     def misfit(cls, dataset: Any, fields: Mapping[str, Any] | None = None) -> str | None:
+        from bench.data import datasets
+
         fields = fields or {}
-        if fields.get("source") == dataset.slug:
+        source = str(fields.get("source"))
+        if source == dataset.slug:
             return f"its pictures would come from {dataset.slug} itself"
+        if fields.get("open") != 0 and _pictures(datasets().get(source)) == _pictures(dataset):
+            return f"its pictures would come from {source}, which has those of {dataset.slug}"
         if fields.get("closed") == "asymmetric" and not dataset.confusable:
             return f"{dataset.slug} has no map of confusable classes"
         return None
@@ -107,3 +112,8 @@ class OpenSet(NoiseKind):
         else:
             closed = float(np.isin(data.labels, [a for a, b in data.confusions.items() if a != b]).mean())
         return self.rate * (self.open + (1 - self.open) * closed)
+
+
+def _pictures(dataset: Any) -> str | None:
+    """Slug of the data set that a data set class has its pictures from: its own where nothing else is said."""
+    return getattr(dataset, "pictures", "") or getattr(dataset, "slug", None)

@@ -38,7 +38,7 @@ class Column:
     """One printed column. path: (identity, text) by header row, from the widest head to its own.
 
     average: '' or one of `AVERAGES`; named: the averaged columns, of: their positions in the block. beside: metric of the number
-    in parentheses. value: what is read from records; take: data set and noise of the suite.
+    in parentheses. value, beside_value: what is read from records for the two; take: data set and noise of the suite.
     """
 
     path: tuple[tuple[int, str], ...]
@@ -50,6 +50,7 @@ class Column:
     value: tuple[str, str] | None = None
     take: Mapping[str, str] = field(default_factory=dict)
     name: str = ""
+    beside_value: tuple[str, str] | None = None
 
     @property
     def label(self) -> str:
@@ -66,7 +67,8 @@ class SubRow:
 class Row:
     """One row (several lines with sub-rows). A label is text, a check mark or not, or None: the one above spans it.
 
-    titled: the layout gives the label, else it is the title of the method."""
+    titled: the layout gives the label, else it is the title of the method. marks are about the method, published_marks about the
+    numbers that the paper prints for it."""
 
     labels: tuple[str | bool | None, ...]
     keys: Mapping[str, str]
@@ -77,6 +79,7 @@ class Row:
     ranked: bool = True
     group: int = 0
     titled: bool = True
+    published_marks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -95,6 +95,11 @@ def non_canonical(record: Mapping[str, Any]) -> bool:
     return (record.get("data") or {}).get("canonical") is False
 
 
+def in_part(record: Mapping[str, Any]) -> bool:
+    """Whether a record is of a part of the training images."""
+    return _at(record, "cell", "protocol", "train_fraction") not in (None, 1)
+
+
 def noise_notes(block: Block) -> list[tuple[str, str]]:
     """(noise label, text) for each noise of the block: its definition, nominal rate and measured rates over seeds.
 

@@ -82,8 +82,9 @@ def build_part(
     filled = [[[fill(row, sub, column) for column in section.columns] for sub in layout.sub_rows] for row in section.rows]
     _mark(layout.marks, section, filled, as_printed)
     records = [
-        {"block": section.heading, "row": row.name, **line, "mark": item.cell.rank}
-        for row, lines in zip(section.rows, filled, strict=True) for cells in lines for item in cells for line in item.lines
+        {"block": section.heading, "row": row.name, **line, "mark": "" if n else item.cell.rank}  # the number beside has no rank
+        for row, lines in zip(section.rows, filled, strict=True) for cells in lines for item in cells
+        for n, line in enumerate(item.lines)
     ]  # fmt: skip
     return Part(*_header(section), _lines(layout, section, filled, label), section.heading), records
 

@@ -37,7 +37,7 @@ def render_tex(sheet: Sheet) -> str:
         labels.append(label)
         number = labels.count(label)
         floats.append(_float(sheet, grid, label if number == 1 else f"{label}-{number}"))
-    checks = any(label.text is True for grid in sheet.grids for line in grid.lines for label in line.labels)
+    checks = any(r"\checkmark" in text for text in floats)
     head = HEAD.replace("{booktabs", "{amssymb,booktabs") + CHECK if checks else HEAD
     return "\n".join([head, *floats, "\\benchtableend\n"])
 

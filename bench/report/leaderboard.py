@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from bench.cell import canonical_json
-from bench.report.aggregate import Aggregate, Outcome, aggregate_cell
+from bench.report.aggregate import Aggregate, Outcome, aggregate_cell, summarize
 
 #: metrics with columns of their own where records hold them
 SHOWN = ("test_acc", "worst_group_acc", "test2_acc")
@@ -101,11 +101,29 @@ class Group:
         return metric, "selected" if selected else "last"
 
     @cached_property
+    def seeds(self) -> dict[str, frozenset[int]]:
+        """By the key of each row without absent seeds, its seeds."""
+        done = (key for key in self.rows if self.aggregates[key, *self.ranking].status == "done")
+        return {key: frozenset(self.rows[key].runs) for key in done}
+
+    @cached_property
+    def shared(self) -> frozenset[int]:
+        """The seeds that ranks are about: those of most rows; of equally frequent sets the larger one, then the lower seeds."""
+        counts = Counter(self.seeds.values())
+        return max(counts, key=lambda s: (counts[s], len(s), [-seed for seed in sorted(s)]), default=frozenset())
+
+    @cached_property
+    def shared_means(self) -> dict[str, float]:
+        """Of the rows with all shared seeds, the means over these alone: means over unequal draws of the noise do not compare."""
+        name, shared = "_".join(self.ranking), sorted(self.shared)
+        whole = [key for key, seeds in self.seeds.items() if seeds >= self.shared]
+        values = {key: [self.rows[key].runs[seed].metrics[name] for seed in shared] for key in whole}
+        return {key: mean for key, found in values.items() if (mean := summarize(found)[0]) is not None}
+
+    @cached_property
     def ranks(self) -> dict[str, int]:
-        """Rank by row key, equal at the printed precision (0.1 points): 1, 2, 2, 4. Rows with absent seeds have none."""
-        found = {key: self.aggregates[key, *self.ranking] for key in self.rows}
-        whole = {key: item.mean for key, item in found.items() if item.status == "done" and item.mean is not None}
-        values = {key: round(100 * mean, 1) for key, mean in whole.items()}
+        """Rank by row key on the shared seeds, equal at the printed precision (0.1 points): 1, 2, 2, 4."""
+        values = {key: round(100 * mean, 1) for key, mean in self.shared_means.items()}
         return {key: 1 + sum(other > value for other in values.values()) for key, value in values.items()}
 
     @property

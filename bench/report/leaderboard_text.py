@@ -29,6 +29,8 @@ protocol: rows of different budgets are never in one table. Rows that train with
   method of the table has no validation data. That column's head is in bold. Equal ranks: equal at the printed precision.
 - Nothing absent is averaged over: a row with seeds that failed, diverged, were skipped or have not run has no rank, its mean is
   over the n of m seeds that it states, and a note tells why. Methods with privileged information are ranked and marked.
+- Ranks compare equal seeds: those of most rows of the table without absent seeds (of equally many rows, the larger set). A row
+  that lacks one of them has no rank; one that has more is ranked by its mean over these alone. A note at its n tells so.
 - *s*: mean seconds of a cell on the named devices, set-up and evaluation included. *FE*: forward-equivalents per training image
   and epoch; a forward pass is 1, a forward and backward pass 3. *published*: what the papers print for the method on this data
   set, kind of noise and rate; their definition of the noise, backbone and budget can differ, the data where a note says so."""
@@ -152,7 +154,8 @@ def _table(group: Group, notes: _Notes) -> str:
         name = markdown(row.label) + _sup([notes.mark(text) for text in _row_notes(row, usual)])
         cells = [_cell(item, item is main, notes) for item in items]
         lines.append(
-            f"| {group.ranks.get(key, '')} | {name} | {' | '.join(cells)} | {_count(main)} | {_mean(row, 'seconds')} | "
+            f"| {group.ranks.get(key, '')} | {name} | {' | '.join(cells)} | {_count(main)}"
+            f"{_sup([notes.mark(text) for text in _seed_notes(group, key)])} | {_mean(row, 'seconds')} | "
             f"{_mean(row, 'work')} | " + (f"{markdown(quoted.get(key, ''))} | " if quoted else "") + f"{_links(row)} |"
         )
     return "\n".join(lines)
@@ -173,6 +176,16 @@ def _row_notes(row: Row, usual: Mapping[str, Any]) -> list[str]:
     if any(run.canonical is False for run in row.runs.values()):
         found.append(f"{NON_CANONICAL_MARK} non-canonical data, unlike the papers'")
     return found
+
+
+def _seed_notes(group: Group, key: str) -> list[str]:
+    """What becomes of a row whose seeds are not those that the ranks are about."""
+    own, shared = group.seeds.get(key, group.shared), ", ".join(map(str, sorted(group.shared)))
+    if own == group.shared:
+        return []
+    if key in group.shared_means:
+        return [f"ranked by its mean over the seeds {shared} of the other rows: {100 * group.shared_means[key]:.1f}"]
+    return [f"not ranked: it has the seeds {', '.join(map(str, sorted(own)))}, ranks are over {shared}"]
 
 
 def _sup(marks: list[str]) -> str:
@@ -273,7 +286,8 @@ def as_json(board: Board) -> dict[str, Any]:
         rows.sort(key=lambda row: (row["rank"] is None, row["rank"] or 0, row["label"], json.dumps(row["records"])))
         groups.append(
             {"dataset": group.dataset, "noise": group.noise, "model": group.model, "epochs": group.epochs,
-             "protocol": group.protocol, "labels": list(group.labels), "ranked_by": list(group.ranking), "rows": rows}
+             "protocol": group.protocol, "labels": list(group.labels), "ranked_by": list(group.ranking),
+             "ranked_seeds": sorted(group.shared), "rows": rows}
         )  # fmt: skip
     return {"groups": groups, "records": board.records, "copies": board.copies, "corrupt": board.corrupt,
             "conflicts": sorted(board.conflicts), "left_out": board.aside}  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from functools import cached_property
@@ -51,6 +51,7 @@ class Measured:
             self.outcomes[at] = (*self.outcomes.get(at, ()), outcome)
         self.methods = list(dict.fromkeys(method for *_, method in self.outcomes))
         self.numbers: dict[str, str] = {}
+        self.compared = False  # whether any difference is printed
         check_labels(self.filling, [outcome.entry for group in self.outcomes.values() for outcome in group])
         self.sections = [replace(s, rows=tuple(map(self._titled, s.rows))) for s in self.layout.sections]
 
@@ -132,13 +133,13 @@ class Measured:
         cell = self._printed(item, outcomes)
         lines = [self._line(keys, item, taken, method)]
         if column.beside:
-            second = aggregate_cell(outcomes, *self.value_of(column.beside, None))
+            second = aggregate_cell(outcomes, *self.value_of(column.beside, column.beside_value))
             if second.mean is not None:
                 cell.after = f"({percent(second.mean, self.spec.digits)}{self._spread(second)})"
             lines.append(self._line({**keys, "metric": column.beside}, second, taken, method))
         if self.filling.published and published is not None:
-            own = taken["own"] and not any(o.record and captions.non_canonical(o.record) for o in outcomes)
-            self._compare(cell, lines[0], published.value, item.mean if own else None, "".join(stars(self.layout, keys)))
+            mean = item.mean if self._comparable(taken, outcomes) else None
+            self._compare(cell, lines[0], published.value, mean, [*stars(self.layout, keys), *row.published_marks])
         return Filled(cell, keys, self._competes(item), lines)
 
     def _printed(self, item: Aggregate, outcomes: Iterable[Outcome]) -> Cell:
@@ -154,11 +155,17 @@ class Measured:
     def _competes(self, item: Aggregate) -> float | None:
         return float(percent(item.mean, self.spec.digits)) if item.status == "done" and item.mean is not None else None
 
-    def _compare(self, cell: Cell, line: dict[str, object], printed: str, mean: float | None, star: str) -> None:
-        """Print the published number behind the measured one, with the difference in points where both are comparable."""
-        cell.note = (printed or "not converged") + star
+    def _comparable(self, taken: Mapping[str, Any], outcomes: Iterable[Outcome]) -> bool:
+        """Whether cells are of the paper's data set, all of its training images, and its noise."""
+        records = [outcome.record for outcome in outcomes if outcome.record]
+        return not taken["swapped"] and not any(captions.non_canonical(record) or captions.in_part(record) for record in records)
+
+    def _compare(self, cell: Cell, line: dict[str, object], printed: str, mean: float | None, marks: Iterable[str]) -> None:
+        """Print the published number behind the measured one, with the difference in points where `mean` is given."""
+        cell.note = "".join([printed or "not converged", *marks])
         line["published"] = printed
         if mean is not None and printed:
+            self.compared = True
             decimals = min(self.spec.digits, max(0, -int(Decimal(printed).as_tuple().exponent)))
             difference = Decimal(percent(mean, self.spec.digits)) - Decimal(printed)
             line["difference"] = f"{difference:+.{decimals}f}"
@@ -169,11 +176,13 @@ class Measured:
         keys = cell_keys(row, sub, column)
         section = next(section for section in self.layout.sections if column in section.columns)
         parts = []
+        comparable = True
         for index in column.of:
             at = cell_keys(row, sub, section.columns[index])
             taken = self.taken(at, section.columns[index])
             outcomes = self.outcomes.get((taken["dataset"], taken["noise"], method), ())
             parts.append((outcomes, self.value_of(at["metric"], taken["value"])))
+            comparable &= self._comparable(taken, outcomes)
         items = [aggregate_cell(outcomes, *value) for outcomes, value in parts]
         line: dict[str, object] = {**keys, "source": "measured", "suite_method": method}
         if any(item.status != "done" for item in items):
@@ -187,7 +196,7 @@ class Measured:
             line |= {"status": "done", "value": repr(mean), "spread": "" if spread is None else repr(spread), "unit": "fraction"}
         published = published_number(self.layout, keys)
         if self.filling.published and published is not None:
-            self._compare(found.cell, line, published.value, mean if self.own_data else None, "")
+            self._compare(found.cell, line, published.value, mean if comparable else None, row.published_marks)
         return found
 
     def _mean(self, kind: str, items: Sequence[Aggregate], parts: Sequence[Any]) -> tuple[float, float | None]:
@@ -232,8 +241,3 @@ class Measured:
             at = (taken["dataset"], taken["noise"], method)
             outcomes[method, f"{at[0]}/{at[1]}"] = self.outcomes.get(at, ())
         return Block("", (), (), {}, {at: group for at, group in outcomes.items() if group}, {})
-
-    @cached_property
-    def own_data(self) -> bool:
-        own = all(self.taken(cell_keys(row, sub, column), column)["own"] for row, sub, column, _ in self.cells)
-        return own and not any(captions.non_canonical(record) for record in self.block.records)

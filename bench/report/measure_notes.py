@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from bench.report import captions
-from bench.report.blueprint import Column, Row, Section, SubRow, cell_keys
+from bench.report.blueprint import Column, Row, Section, cell_keys
 from bench.report.layout import UNMEASURED, UNMEASURED_NOTE, Cell, Grid, Part
 from bench.report.measure import Measured
 from bench.report.papers import emphasis, source
@@ -26,9 +26,11 @@ class Notes:
         """Marks of a row: those of its layout; those of needs, networks, its note, and of numbers not measured here."""
         method = self.table.method_of(row)
         texts = [row.note] if row.note else []
+        marks = list(row.marks)
         if method is None and self.layout.paper:
             texts.append(f"published number ({source(self.layout, short=True)}), not run here")
-        return list(row.marks), self.by_method.get(method or "", []) + [self._letter(text) for text in texts]
+            marks += row.published_marks
+        return marks, self.by_method.get(method or "", []) + [self._letter(text) for text in texts]
 
     def _letter(self, text: str) -> str:
         return self.letters.setdefault(text, captions.letter(len(self.letters)))
@@ -42,7 +44,8 @@ class Notes:
         lines = [line for part in parts for line in part.lines]
         used = {mark for line in lines for label in line.labels for mark in label.marks}
         used |= {mark for line in lines for cell in line.cells for mark in cell.marks}
-        used |= {mark for mark, _ in self.layout.starred} if self.table.filling.published else set()
+        if self.table.filling.published:
+            used |= {mark for mark, _ in self.layout.starred} | {mark for row in self.rows for mark in row.published_marks}
         footnotes = [(mark, text) for mark, text in stars if mark in used]
         footnotes += [(mark, text) for text, mark in self.letters.items()]
         note = captions.data_note(block)
@@ -90,14 +93,9 @@ class Notes:
 
     def _values(self) -> list[str]:
         values: dict[tuple[str, str], list[str]] = {}
-        for row, sub, column, _ in self.table.cells:
-            keys = cell_keys(row, sub, column)
-            own = self.table.taken(keys, column)["value"]
-            named = [(self._name(sub, column), self.table.value_of(keys["metric"], own))]
-            named += [("in parentheses", self.table.value_of(column.beside, None))] if column.beside else []
-            for name, value in named:
-                names = values.setdefault(value, [])
-                names += [name] if name and name not in names else []
+        for name, value in self._named():
+            names = values.setdefault(value, [])
+            names += [name] if name and name not in names else []
         k, val = captions.last_k(self.table.block), captions.validation(self.table.block)
         texts = []
         for (metric, protocol), names in values.items():
@@ -106,11 +104,24 @@ class Notes:
             texts.append(f"{text[0].upper()}{text[1:]}")
         return texts
 
-    def _name(self, sub: SubRow, column: Column) -> str:
-        """What the table calls a value: its sub-row or the head of its column, '' where all values are one metric."""
-        if "metric" in sub.keys:
-            return sub.label
-        return column.path[-1][1] if len(self.layout.metrics()) > 1 and not column.beside else ""
+    def _named(self) -> Iterable[tuple[str, tuple[str, str]]]:
+        """Each value with what the table calls it: its sub-row or the head of its column, with the heads above where values share
+        that; '' where there is one value. The numbers in parentheses have names of their own."""
+        main: list[tuple[str, str, tuple[str, str]]] = []
+        beside: list[tuple[str, str, tuple[str, str]]] = []
+        for row, sub, column, _ in self.table.cells:
+            keys = cell_keys(row, sub, column)
+            heads = [column.path[-1][1], *([sub.label] if "metric" in sub.keys else [])]
+            names = heads[-1], " ".join(filter(None, [*(text for _, text in column.path[:-1]), *heads]))
+            main.append((*names, self.table.value_of(keys["metric"], self.table.taken(keys, column)["value"])))
+            if column.beside:
+                beside.append((*names, self.table.value_of(column.beside, column.beside_value)))
+        for found, suffix in ((main, ""), (beside, " in parentheses")):
+            several = len({value for *_, value in found}) > 1
+            sharing = {short: len({value for name, _, value in found if name == short}) > 1 for short, *_ in found}
+            for short, whole, value in found:
+                name = (whole if sharing[short] else short) if several else ""
+                yield f"{name}{suffix}".strip(), value
 
     def _averages(self) -> list[str]:
         how = {"rounded": "printed", "unrounded": "unrounded"}
@@ -125,11 +136,16 @@ class Notes:
         quoted = any(cell.quoted for cell in cells)
         beside = self.table.filling.published and bool(self.table.cells)
         taken = [self.table.taken(cell_keys(row, sub, column), column) for row, sub, column, _ in self.table.cells]
-        swapped = list(dict.fromkeys(item["dataset"] for item in taken if not item["own"]))
         texts = []
         if beside:
-            difference = "" if swapped else " and the difference in points, measured minus published"
+            difference = " and the difference in points, measured minus published" if self.table.compared else ""
             texts.append(f"In parentheses: the number of {source(self.layout)}{difference}.")
-        if swapped and (quoted or beside):
-            texts.append(f"Published numbers are of the paper's data sets, not of {', '.join(swapped)}: not to be compared.")
+        others = (
+            ("data sets", dict.fromkeys(item["dataset"] for item in taken if not item["own"])),
+            ("noise", dict.fromkeys(item["noise"] for item in taken if item["own"] and item["swapped"])),
+            ("training images", ["a part of them"] if any(map(captions.in_part, self.table.block.records)) else []),
+        )
+        for what, other in others:
+            if other and (quoted or beside):
+                texts.append(f"Published numbers are of the paper's {what}, not of {', '.join(other)}: not to be compared.")
         return texts

@@ -36,7 +36,7 @@ def paper_sheet(name: str) -> Sheet:
     layout = packaged(name)
 
     def label(row: Any) -> tuple[list[str], list[str]]:
-        return list(row.marks), [marks[row.note]] if row.note else []
+        return [*row.marks, *row.published_marks], [marks[row.note]] if row.note else []
 
     notes = dict.fromkeys(row.note for section in layout.sections for row in section.rows if row.note)
     marks = {note: str(i + 1) for i, note in enumerate(notes)}

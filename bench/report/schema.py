@@ -48,8 +48,8 @@ TOP = (
     "rows", "sub_rows", "blocks",
 )  # fmt: skip
 BLOCK = ("heading", "stub", "columns", "rows")
-COLUMN = ("label", "name", "columns", "average", "beside", "value", "take", *CELL_KEYS)
-ROW = ("label", "name", "venue", "mark", "note", "ranked", *KEYS)
+COLUMN = ("label", "name", "columns", "average", "beside", "beside_value", "value", "take", *CELL_KEYS)
+ROW = ("label", "name", "venue", "mark", "published_mark", "note", "ranked", *KEYS)
 SUB_ROW = ("label", *CELL_KEYS)
 
 
@@ -198,14 +198,17 @@ def _columns(
         if "take" in column:
             found["take"] = {**found["take"], **parse_match(column["take"], (*place, "take"), ("dataset", "noise"))}
         if "columns" in column:
-            for key in ("average", "beside"):
+            for key in ("average", "beside", "beside_value"):
                 if key in column:
                     raise SpecError((*place, key), "belongs to a column without columns below it")
             yield from _columns(column["columns"], (*place, "columns"), found, own, ids)
             continue
         average, of = _average(column.get("average", ""), (*place, "average"))
         beside, name = expect_text(column, place, "beside", ""), expect_text(column, place, "name", "")
-        yield Column(own, keys, average, of, (), beside, found["value"], found["take"], name)
+        second = parse_value(column["beside_value"], (*place, "beside_value")) if "beside_value" in column else None
+        if second and not beside:
+            raise SpecError((*place, "beside_value"), "belongs to a column with `beside`")
+        yield Column(own, keys, average, of, (), beside, found["value"], found["take"], name, second)
 
 
 def _average(value: Any, at: Place) -> tuple[str, tuple[str, ...]]:
@@ -263,11 +266,11 @@ def _rows(value: Any, at: Place, labels: int) -> Iterable[Row]:
         ranked = row.get("ranked", True)
         if not isinstance(ranked, bool):
             raise SpecError((*place, "ranked"), f"expected true or false, got {ranked!r}")
-        marks = tuple(expect_texts(row.get("mark", []), (*place, "mark")))
+        marks, published = (tuple(expect_texts(row.get(key, []), (*place, key))) for key in ("mark", "published_mark"))
         venue, note = expect_text(row, place, "venue", ""), expect_text(row, place, "note", "")
         if texts == ("",):
             texts = (name,)
-        yield Row(texts, keys, name, venue, marks, note, ranked, group, titled="label" in row)
+        yield Row(texts, keys, name, venue, marks, note, ranked, group, "label" in row, published)
 
 
 def _marks(value: Any, at: Place) -> Marks:
@@ -296,7 +299,7 @@ def _starred(value: Any, at: Place) -> Iterable[tuple[str, Mapping[str, str]]]:
 
 
 def _check_marks(layout: Layout, at: Place) -> None:
-    used = [mark for section in layout.sections for row in section.rows for mark in row.marks]
+    used = [mark for section in layout.sections for row in section.rows for mark in (*row.marks, *row.published_marks)]
     for mark in [*used, *(mark for mark, _ in layout.starred)]:
         if mark not in layout.footnotes:
             raise SpecError((*at, "footnotes"), f"the mark {mark!r} is not explained{nearest(mark, layout.footnotes)}")

@@ -179,9 +179,11 @@ def draw(sheet: Sheet) -> Figure:
     longest = max(min(14, len(name)) for name in sheet.classes)
     gap = 0.4 + style.names_height(sheet.classes)
     ratios = [height] * rows + [1.3]
+    title_width = style.WIDTH / columns
+    titles = max(style.title_lines(labels, title_width), style.title_lines([", ".join(sheet.at)], style.WIDTH))
     figure, grid = style.frame(
         rows + 1, 12, sheet.foot, legend=legend_height, panel=sum(ratios) / len(ratios), gap=gap, ratios=ratios, wspace=1.5,
-        left=0.09 + 0.004 * longest,
+        left=0.09 + 0.004 * longest, titles=titles,
     )  # fmt: skip
     size = 6.5 if len(sheet.classes) <= 12 else 4.5
     span = 12 // columns
@@ -190,7 +192,7 @@ def draw(sheet: Sheet) -> Figure:
         axes = figure.add_subplot(grid[row, column * span : (column + 1) * span])
         style.matrix(axes, matrix, sheet.classes, sheet.classes, numbers=True, size=size)
         _frame_pairs(axes, sheet)
-        style.title(axes, sheet.methods[method].label, style.WIDTH / columns)
+        style.title(axes, sheet.methods[method].label, title_width)
         axes.set_xlabel("predicted class", labelpad=2)
         if column == 0:
             axes.set_ylabel("true class", labelpad=2)
@@ -201,7 +203,7 @@ def draw(sheet: Sheet) -> Figure:
     crowded = len(sheet.classes) * longest > 130
     names = [style.plain(style.shortened(name, 14)) for name in sheet.classes]
     axes.set_xticks(range(len(names)), names, fontsize=6.5, rotation=90 if crowded else 0)
-    style.title(axes, f"{sheet.at[0]}, {sheet.at[1]}", style.WIDTH)
+    style.title(axes, ", ".join(sheet.at), style.WIDTH)
     axes.set_ylabel("accuracy of the class (%)", labelpad=2)
     style.legend(figure, style.bar_handles(labels), legend_columns, handlelength=2.0)
     return figure

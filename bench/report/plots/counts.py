@@ -102,21 +102,26 @@ def draw(sheet: Sheet) -> Figure:
     width = style.WIDTH if columns > 1 else style.WIDTH / 2
     labels = style.labels_of(sheet.methods)
     legend_columns, legend_height = style.legend_shape(labels, width)
+    title_width = 1.1 * width / columns
     figure, grid = style.frame(
-        len(sheet.rows), columns, sheet.foot, legend=legend_height, width=width, wspace=0.3, left=0.62 / width, gap=0.45
-    )
+        len(sheet.rows), columns, sheet.foot, legend=legend_height, width=width, wspace=0.3, left=0.62 / width, gap=0.45,
+        titles=style.title_lines((_title(row[0], True) for row in sheet.rows), title_width),
+    )  # fmt: skip
     for i, row in enumerate(sheet.rows):
         for j, panel in enumerate(row):
             axes = figure.add_subplot(grid[i, j])
             _draw(axes, panel, list(sheet.methods))
-            where = f"{', '.join(panel.at)}: " if j == 0 else ""
-            style.title(axes, f"{where}epoch {panel.epoch}", 1.1 * width / columns)
+            style.title(axes, _title(panel, j == 0), title_width)
             if j == 0:
                 axes.set_ylabel(f"{PARTS[sheet.part]}samples", labelpad=2)
             if i == len(sheet.rows) - 1:
                 axes.set_xlabel("epochs in the set", labelpad=1)
     style.legend(figure, [_handle(index, label) for index, label in enumerate(labels)], legend_columns, handlelength=2)
     return figure
+
+
+def _title(panel: Panel, leftmost: bool) -> str:
+    return f"{', '.join(panel.at)}: epoch {panel.epoch}" if leftmost else f"epoch {panel.epoch}"
 
 
 def _handle(index: int, label: str) -> Any:

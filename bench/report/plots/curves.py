@@ -75,7 +75,7 @@ def sheets(source: Source, options: Mapping[str, Any]) -> list[Sheet]:
 def _sheet(source: Source, metric: str | None) -> Sheet:
     rows = _panel_rows(source, metric)
     curves = {panel: _panel_curves(panel, source) for row in rows for panel in row}
-    return Sheet(source.methods, rows, curves, _foot(source))
+    return Sheet(source.methods, rows, curves, _foot(source, metric))
 
 
 def _panel_rows(source: Source, metric: str | None) -> list[list[Panel]]:
@@ -111,11 +111,15 @@ def _curve(outcomes: Sequence[Outcome], key: str) -> Series | None:
     return series([by_epoch(curve.get("epoch"), curve.get(key), 100) for curve in curves], len(outcomes))
 
 
-def _foot(source: Source) -> list[str]:
+def _foot(source: Source, metric: str | None) -> list[str]:
     """What lines and bands are, and every (data set, noise, method) with seeds that are not drawn."""
+
+    def lacks(outcome: Outcome) -> str | None:
+        return None if metric is None or _curve([outcome], metric) else f"without {metric}"
+
     seeds = seeds_text(source)
     text = f"Lines: mean over {seeds} seeds; bands: smallest to largest seed. Vertical axes need not start at 0."
-    return ["A single seed. Vertical axes need not start at 0." if seeds == "1" else text, *absences(source)]
+    return ["A single seed. Vertical axes need not start at 0." if seeds == "1" else text, *absences(source, lacks)]
 
 
 def draw(sheet: Sheet) -> Figure:
@@ -123,7 +127,8 @@ def draw(sheet: Sheet) -> Figure:
     columns = max(len(row) for row in sheet.rows)
     width = style.WIDTH if columns > 1 else style.WIDTH / 2
     legend_columns, legend_height = style.legend_shape(style.labels_of(sheet.methods), width)
-    figure, grid = style.frame(len(sheet.rows), columns, sheet.foot, legend=legend_height, width=width)
+    titles = style.title_lines((", ".join(panel[:2]) for row in sheet.rows for panel in row), width / columns)
+    figure, grid = style.frame(len(sheet.rows), columns, sheet.foot, legend=legend_height, width=width, titles=titles)
     for i, row in enumerate(sheet.rows):
         dataset, _, key = row[0]
         limits = limits_of([c for panel, found in sheet.curves.items() if panel[::2] == (dataset, key) for c in found.values()])
@@ -131,7 +136,7 @@ def draw(sheet: Sheet) -> Figure:
             axes = figure.add_subplot(grid[i, j])
             lines(axes, sheet.curves[panel], list(sheet.methods))
             _dress(axes, panel, limits, leftmost=j == 0, lowest=all(len(below) <= j for below in sheet.rows[i + 1 :]))
-            style.title(axes, f"{panel[0]}, {panel[1]}", width / columns)
+            style.title(axes, ", ".join(panel[:2]), width / columns)
     figure.align_ylabels()
     style.legend(figure, style.line_handles(style.labels_of(sheet.methods)), legend_columns)
     return figure

@@ -26,6 +26,7 @@ OPTIONS: dict[str, Option] = {
 WORST = "worst group"
 KEYS = {"acc": "test accuracy (%)", "auc": "noise AUC (%)"}
 BARS = 6
+TITLE_WIDTH = 4.0
 
 
 @dataclass(frozen=True)
@@ -103,12 +104,13 @@ def _foot(source: Source, options: Mapping[str, Any], reference: str | None) -> 
 def draw(sheet: Sheet) -> Figure:
     labels = style.labels_of(sheet.methods)
     columns, legend_height = style.legend_shape(labels, style.WIDTH)
-    figure, grid = style.frame(len(sheet.rows), 9, sheet.foot, legend=legend_height, gap=0.46, wspace=1.6)
+    titles = style.title_lines((", ".join(panel.at) for row in sheet.rows for panel in row), TITLE_WIDTH)
+    figure, grid = style.frame(len(sheet.rows), 9, sheet.foot, legend=legend_height, gap=0.46, wspace=1.6, titles=titles)
     for i, row in enumerate(sheet.rows):
         for panel, place in zip(row, (slice(0, 5), slice(5, 9)), strict=False):
             axes = figure.add_subplot(grid[i, place])
             _bars(axes, panel, list(sheet.methods), sheet.reference)
-            style.title(axes, f"{panel.at[0]}, {panel.at[1]}", 4.0)
+            style.title(axes, ", ".join(panel.at), TITLE_WIDTH)
     handles = style.bar_handles(labels)
     if sheet.reference:
         from matplotlib.lines import Line2D

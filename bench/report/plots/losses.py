@@ -142,17 +142,17 @@ def draw(sheet: Sheet) -> Figure:
     panels = [panel for row in sheet.rows for panel in row]
     handles = _handles(panels)
     legend_columns, legend_height = style.legend_shape([handle.get_label() for handle in handles], width)
+    size = int(15.5 * width / columns)
+    titles = [[style.wrapped([sheet.methods[p.method].label, ", ".join(p.at)], size) for p in row] for row in sheet.rows]
     figure, grid = style.frame(
         len(sheet.rows), columns, sheet.foot, legend=legend_height, width=width, left=0.55 / width, wspace=0.3, gap=0.64,
-        panel=1.4,
+        panel=1.4, titles=max(len(lines) for row in titles for lines in row) - 1,  # the gap has room for two
     )  # fmt: skip
     for i, row in enumerate(sheet.rows):
         for j, panel in enumerate(row):
             axes = figure.add_subplot(grid[i, j])
             _draw(axes, panel)
-            lines = [sheet.methods[panel.method].label, f"{', '.join(panel.at)}"]
-            size = int(15.5 * width / columns)
-            axes.set_title("\n".join(style.plain(style.shortened(line, size)) for line in lines), loc="left", pad=3, fontsize=7.5)
+            axes.set_title("\n".join(titles[i][j]), loc="left", pad=3, fontsize=7.5)
             axes.set_xlabel(style.plain(style.shortened(f"{panel.quantity}, epoch {panel.epoch}", size)), labelpad=1)
             if j == 0 or panel.density != row[j - 1].density:
                 axes.set_ylabel("density" if panel.density else "samples", labelpad=2)

@@ -127,9 +127,10 @@ def draw(sheet: Sheet) -> Figure:
     width = style.WIDTH if columns > 1 else style.WIDTH / 2
     labels = style.labels_of(sheet.methods)
     legend_columns, legend_height = style.legend_shape(labels, width)
+    titles = style.title_lines((", ".join(panel.at) for panel in sheet.panels), width / columns)
     figure, grid = style.frame(
         rows, columns, sheet.foot, legend=legend_height + 0.08, width=width, left=0.5 / width, wspace=0.2, gap=0.56,
-        panel=1.9 if columns > 2 else 2.5,
+        panel=1.9 if columns > 2 else 2.5, titles=titles,
     )  # fmt: skip
     for n, panel in enumerate(sheet.panels):
         axes = figure.add_subplot(grid[n // columns, n % columns])

@@ -86,17 +86,21 @@ def draw(sheet: Sheet) -> Figure:
     columns = max(len(row) for row in sheet.rows)
     width = style.WIDTH if columns > 1 else style.WIDTH / 2
     side = min(2.1, width / columns - 0.15)
+    epochs = [next((p.epoch for row in sheet.rows if (p := row[j]) is not None), None) for j in range(columns)]
+    titles = [f"epoch {epoch}" for epoch in epochs]
+    titles[0] = f"{', '.join(sheet.at)}: {titles[0]}"
+    title_width = 1.15 * width / columns
+    further = style.TITLE_LINE * (style.title_lines(titles, title_width) - 1)  # the first row alone has titles
     figure, grid = style.frame(
-        len(sheet.rows), columns, sheet.foot, legend=0.15, width=width, panel=side, gap=0.14, wspace=0.05, left=0.3 / width
-    )
+        len(sheet.rows), columns, sheet.foot, legend=0.15 + further, width=width, panel=side, gap=0.14, wspace=0.05,
+        left=0.3 / width,
+    )  # fmt: skip
     for i, row in enumerate(sheet.rows):
         for j, panel in enumerate(row):
             axes = figure.add_subplot(grid[i, j])
             _draw(axes, panel)
             if i == 0:
-                where = f"{', '.join(sheet.at)}: " if j == 0 else ""
-                epoch = next((p.epoch for r in sheet.rows if (p := r[j]) is not None), None)
-                style.title(axes, f"{where}epoch {epoch}", 1.15 * width / columns)
+                style.title(axes, titles[j], title_width)
             if j == 0:
                 label = sheet.methods[list(sheet.methods)[i]].label
                 axes.set_ylabel(style.plain(style.shortened(label, int(15 * side))), labelpad=3)

@@ -274,8 +274,9 @@ def _draw_lines(sheet: Sheet) -> Figure:
     rows = -(-len(panels) // columns)
     width = style.WIDTH if columns > 1 else style.WIDTH / 2
     legend_columns, legend_height = style.legend_shape(sheet.noises, width)
+    titles = style.title_lines((f"{sheet.slug}: {panel.dataset}" for panel in panels), width / columns)
     figure, grid = style.frame(
-        rows, columns, sheet.foot, legend=legend_height, width=width, wspace=0.3, gap=0.46, left=0.5 / width
+        rows, columns, sheet.foot, legend=legend_height, width=width, wspace=0.3, gap=0.46, left=0.5 / width, titles=titles
     )
     for n, panel in enumerate(panels):
         axes = figure.add_subplot(grid[n // columns, n % columns])
@@ -314,9 +315,13 @@ def _draw_maps(sheet: Sheet) -> Figure:
     columns = min(COLUMNS, len({panel.metric for panel in maps}) if len(maps) > COLUMNS else len(maps))
     rows = -(-len(maps) // columns)
     width = style.WIDTH if columns > 1 else style.WIDTH / 2
+    size = int(14 * width / columns)
+    measured = [f"{sheet.slug}: {style.metric_name(panel.metric, sheet.protocol)}" for panel in maps]
+    titles = [style.wrapped([text, ", ".join(panel.at)], size) for text, panel in zip(measured, maps, strict=True)]
     figure, grid = style.frame(
-        rows, columns, sheet.foot, legend=0.15, width=width, panel=1.7, gap=0.72, wspace=0.3, left=0.6 / width
-    )
+        rows, columns, sheet.foot, legend=0.15, width=width, panel=1.7, gap=0.72, wspace=0.3, left=0.6 / width,
+        titles=max(map(len, titles)) - 1,  # the gap has room for two
+    )  # fmt: skip
     for n, panel in enumerate(maps):
         axes = figure.add_subplot(grid[n // columns, n % columns])
         means = [[None if cell is None else cell.mean for cell in row] for row in panel.values]
@@ -329,9 +334,7 @@ def _draw_maps(sheet: Sheet) -> Figure:
         if panel.base is not None:
             row, column = panel.base
             axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="#D55E00", linewidth=1.4, zorder=3))
-        lines = (f"{sheet.slug}: {style.metric_name(panel.metric, sheet.protocol)}", ", ".join(panel.at))
-        size = int(14 * width / columns)
-        axes.set_title("\n".join(style.plain(style.shortened(line, size)) for line in lines), loc="left", pad=3)
+        axes.set_title("\n".join(titles[n]), loc="left", pad=3)
         axes.set_ylabel(style.plain(panel.fields[0]), labelpad=2)
         axes.set_xlabel(style.plain(panel.fields[1]), labelpad=2)
     return figure

@@ -92,9 +92,10 @@ def draw(sheet: Sheet) -> Figure:
     rows = -(-len(sheet.panels) // columns)
     width = style.WIDTH if columns > 1 else 4.6
     legend_columns, legend_height = style.legend_shape(style.labels_of(sheet.methods), width)
+    titles = style.title_lines((", ".join(panel.at) for panel in sheet.panels), width / columns)
     figure, grid = style.frame(
         rows, columns, sheet.foot, legend=legend_height, width=width, wspace=0.42, left=0.6 / width, right=1 - 0.55 / width,
-        gap=0.45, panel=1.75,
+        gap=0.45, panel=1.75, titles=titles,
     )  # fmt: skip
     for n, panel in enumerate(sheet.panels):
         axes = figure.add_subplot(grid[n // columns, n % columns])

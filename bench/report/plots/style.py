@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,6 +59,7 @@ WIDTH = 7.2  # inches, the text width of a paper page
 PANEL_HEIGHT = 1.55
 GAP = 0.38  # below a panel: tick labels, then the title of the next row or the name of the axis
 TITLE_HEIGHT = 0.2
+TITLE_LINE = 0.135  # each further line of a title
 FOOT_SIZE = 6.5
 FORMATS = ("png", "svg", "pdf")
 _SAVE: dict[str, dict[str, Any]] = {
@@ -87,7 +88,7 @@ def save(figure: Figure, base: str | PathLike[str], formats: Sequence[str] = ("p
 def frame(
     rows: int, columns: int, foot: Sequence[str], *, legend: float = 0.0, panel: float = PANEL_HEIGHT, gap: float = GAP,
     width: float | None = None, left: float | None = None, right: float = 0.99, wspace: float = 0.14,
-    ratios: Sequence[float] | None = None,
+    ratios: Sequence[float] | None = None, titles: int = 1,
 ) -> tuple[Figure, GridSpec]:  # fmt: skip
     """An empty figure with room for a legend at the top (`legend` inches), `rows` x `columns` panels, and the foot.
 
@@ -97,17 +98,19 @@ def frame(
         width: inches; by default the whole page for several columns, half of it for one.
         left, right, wspace: as of matplotlib's `add_gridspec`, shares of the figure's width.
         ratios: heights of the rows, relative; their mean is `panel`.
+        titles: lines of the longest title, as `title_lines` counts them.
     """
     from matplotlib.figure import Figure
 
     width = width or (WIDTH if columns > 1 else WIDTH / 2)
     lines = wrapped(foot, int(18 * width))
     foot_height = 0.15 + 0.125 * len(lines)
-    height = legend + TITLE_HEIGHT + rows * (panel + gap) + foot_height
+    further = TITLE_LINE * (titles - 1)
+    height = legend + TITLE_HEIGHT + rows * (panel + gap + further) + foot_height
     figure = Figure(figsize=(width, height))
     grid = figure.add_gridspec(
         rows, columns, left=left if left is not None else 0.075 if columns > 1 else 0.15, right=right, wspace=wspace,
-        hspace=gap / panel, bottom=(foot_height + gap) / height, top=1 - (legend + TITLE_HEIGHT) / height,
+        hspace=(gap + further) / panel, bottom=(foot_height + gap) / height, top=1 - (legend + TITLE_HEIGHT + further) / height,
         height_ratios=ratios,
     )  # fmt: skip
     figure.text(0.01, 0.08 / height, "\n".join(lines), va="bottom", fontsize=FOOT_SIZE, color="#333333", linespacing=1.3)
@@ -171,8 +174,17 @@ def bar_handles(labels: Sequence[str]) -> list[Any]:
 
 
 def title(axes: Axes, text: str, width: float) -> None:
-    """A panel's title at its left, cut to `width` inches."""
-    axes.set_title(plain(shortened(text, int(14.5 * width))), loc="left", pad=3)
+    """A panel's title at its left, in lines of `width` inches. Nothing is cut, lest two panels have the same."""
+    axes.set_title("\n".join(_title(text, width)), loc="left", pad=3)
+
+
+def title_lines(texts: Iterable[str], width: float) -> int:
+    """Lines of the longest of these titles."""
+    return max((len(_title(text, width)) for text in texts), default=1)
+
+
+def _title(text: str, width: float) -> list[str]:
+    return wrapped([text], int(14.5 * width))
 
 
 def empty(axes: Axes, text: str = "no finished cell") -> None:

@@ -95,16 +95,17 @@ def draw(sheet: Sheet) -> Figure:
     longest = max(min(14, len(name)) for panel in sheet.panels for name in panel.classes)
     names = max(style.names_height(panel.classes) for panel in sheet.panels)
     side = {4: 1.15, 3: 1.75, 2: 2.9}[across]
+    titles = style.title_lines((", ".join(panel.at) for panel in sheet.panels), width / columns)
     figure, grid = style.frame(
         rows, columns, sheet.foot, panel=side, width=width, wspace=0.3, gap=0.4 + names,
-        left=(0.4 + 0.05 * longest) / width,
+        left=(0.4 + 0.05 * longest) / width, titles=titles,
     )  # fmt: skip
     for n, panel in enumerate(sheet.panels):
         axes = figure.add_subplot(grid[n // columns, n % columns])
         size = {4: 6.5, 3: 5.0, 2: 4.5}[across]
         style.matrix(axes, panel.matrix, panel.classes, panel.classes, numbers=True, size=size)
         rate = "" if panel.rate is None else f", {panel.rate:.1f}% wrong"
-        style.title(axes, f"{panel.at[0]}, {panel.at[1]}", width / columns)
+        style.title(axes, ", ".join(panel.at), width / columns)
         axes.set_xlabel(f"given label (n = {panel.n}{rate})", labelpad=2)
         if n % columns == 0:
             axes.set_ylabel("true class", labelpad=2)

@@ -38,6 +38,7 @@ TYPES: dict[str, tuple[str, dict[str, Any]]] = {
     "mislabelled_easy": ("mislabelled, easy", {"color": "#000000", "linestyle": (0, (1, 1.2)), "marker": "D"}),
 }
 ROWS = 4
+TITLE_WIDTH = 3.4
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,10 @@ def _by_type(outcomes: Sequence[Outcome], read: Any, inner: str | None) -> dict[
 def draw(sheet: Sheet) -> Figure:
     names = [name for name, _ in TYPES.values()]
     columns, legend_height = style.legend_shape(names, style.WIDTH)
-    figure, grid = style.frame(len(sheet.rows), 2, sheet.foot, legend=legend_height, wspace=0.22, gap=0.42)
+    titles = [f"{sheet.methods[row.method].label}: {', '.join(row.at)}" for row in sheet.rows]
+    figure, grid = style.frame(
+        len(sheet.rows), 2, sheet.foot, legend=legend_height, wspace=0.22, gap=0.42, titles=style.title_lines(titles, TITLE_WIDTH)
+    )
     for i, row in enumerate(sheet.rows):
         for j, (curves, what) in enumerate(((row.sizes, "samples"), (row.distances, "distance of centres"))):
             axes = figure.add_subplot(grid[i, j])
@@ -118,7 +122,7 @@ def draw(sheet: Sheet) -> Figure:
             axes.set_ylim(0)
             axes.margins(x=0.02)
             style.epoch_axis(axes, lowest=i == len(sheet.rows) - 1)
-            style.title(axes, f"{sheet.methods[row.method].label}: {', '.join(row.at)}", 3.4)
+            style.title(axes, titles[i], TITLE_WIDTH)
     style.legend(figure, _handles(), columns)
     return figure
 

@@ -34,11 +34,14 @@ class Chart:
 
 @dataclass(frozen=True)
 class Picture:
+    """`verdict`: whether the given label is right or wrong, or that this is unknown."""
+
     source: str
     given: str
     true: str
     index: str
     score: str
+    verdict: str
 
 
 @dataclass(frozen=True)
@@ -158,11 +161,10 @@ def _picture(sample: Mapping[str, Any], classes: list[Any]) -> Picture:
         known = isinstance(label, int) and 0 <= label < len(classes)
         return str(classes[label]) if known else "unknown" if label is None else str(label)
 
-    score = number(sample.get("score"))
-    return Picture(
-        picture(sample.get("png")), name(sample.get("given")), name(sample.get("true")), str(sample.get("index")),
-        "" if score is None else f"{score:.3g}",
-    )  # fmt: skip
+    score, given, true = number(sample.get("score")), sample.get("given"), sample.get("true")
+    verdict = "unknown" if true is None else "right" if given == true else "wrong"
+    shown = "" if score is None else f"{score:.3g}"
+    return Picture(picture(sample.get("png")), name(given), name(true), str(sample.get("index")), shown, verdict)
 
 
 def _cost(key: str, value: Any) -> tuple[str, str]:
