@@ -40,6 +40,7 @@ class CoTeachingPlus(StepMethod):
     title = "Co-teaching+"
     paper = "Yu et al., ICML 2019, arXiv:1901.04215"
     code = "xingruiyu/coteaching_plus @a68ed61"
+    version = 2  # shares of the disagreeing samples are counted in double precision: in some batches one sample more
     networks = 2
     cost = "6 FE (2 networks)"
     recipes = (

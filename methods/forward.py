@@ -14,11 +14,13 @@ from bench.ops.transitions import anchor_transition, forward_correction
 
 CODE = "giorgiop/loss-correction @15a79de"
 _SOURCE = "official code, commit 15a79de, whose two runs of {} epochs are one of twice as many here; ResNet-{}"
-_PLAN = {
-    "checkpoint": "best", "training.lr": 0.1, "training.batch_size": 128, "training.schedule": "multistep",
-}  # fmt: skip
+_SGD = {"training.lr": 0.1, "training.batch_size": 128, "training.schedule": "multistep"}
+_PLAN = {"checkpoint": "best", **_SGD}
+_ONCE = {"transition": "given", **_SGD}
 _HUMAN = tuple(f"cifar10n-{which}" for which in ("aggre", "random1", "random2", "random3", "worse"))
-#: milestones count in epochs of the whole training, and each half runs through them in its own time
+_GIVEN = "official code, commit 15a79de, which trains once for {} epochs where the matrix is given; ResNet-{}"
+#: milestones count in epochs of the whole training, and each half of "paper" runs through them in its own time; "given" is
+#: its second half alone
 RECIPES = (
     Recipe("paper", _SOURCE.format(120, "14 or 32"),
            {**_PLAN, "percentile": 97.0, "training.weight_decay": 1e-4, "training.epochs": 240, "training.milestones": (82, 162)},
@@ -28,6 +30,15 @@ RECIPES = (
             "training.milestones": (162, 242)}, {"dataset": "cifar100"}),
     Recipe("paper", "a peer's benchmark of CIFAR-10N: 120 epochs of warm-up and 120 corrected ones; ResNet-34",
            {**_PLAN, "training.weight_decay": 1e-4, "training.epochs": 240, "training.milestones": (80, 160)},
+           {"dataset": _HUMAN}),
+    Recipe("given", _GIVEN.format(120, "14 or 32"),
+           {**_ONCE, "training.weight_decay": 1e-4, "training.epochs": 120, "training.milestones": (41, 81)},
+           {"dataset": "cifar10"}),
+    Recipe("given", _GIVEN.format(150, "44"),
+           {**_ONCE, "training.weight_decay": 1e-3, "training.epochs": 150, "training.milestones": (81, 121)},
+           {"dataset": "cifar100"}),
+    Recipe("given", "a peer's benchmark of CIFAR-10N: its 120 corrected epochs, there with an estimate; ResNet-34",
+           {**_ONCE, "training.weight_decay": 1e-4, "training.epochs": 120, "training.milestones": (40, 80)},
            {"dataset": _HUMAN}),
 )  # fmt: skip
 
@@ -39,7 +50,8 @@ class Forward(LossMethod):
     Predictions p for clean classes go through the noise before they are compared with the given label, -log (p T)_y with
     T_ij = P(given j | true i), so that p itself need not fit the noise. `transition: given` reads the true matrix. `estimated`
     trains by cross-entropy for `estimate_epochs` (null: half of the training), reads T off the predictions at the anchor point
-    of each class, and begins anew with that T, from the initial weights. Report the two as two methods.
+    of each class, and begins anew with that T, from the initial weights. Report the two as two methods: the settings of the
+    paper's tables are the recipe `paper` for `estimated`, and for `given`, which has one stage, `recipe: given`.
 
     Both stages run through the whole learning-rate schedule, compressed to their length. Predictions of the first stage are its
     own; those of the second are p, not p T. `checkpoint: best` estimates by the network of the first stage that was best on

@@ -28,7 +28,8 @@ class GCE(LossMethod):
     Deviations: the truncated form trains the live network after a refresh (a widespread re-implementation trains a stale
     copy in that epoch, and refreshes one epoch earlier); weights come from one pass over unaugmented images; "best so far"
     is chosen on validation data, as in the paper, not on test data. Losses are averaged over the batch, dropped samples
-    included. Scores for noise identification: minus the last training loss.
+    included. Scores for noise identification: minus the last L_q, in the truncated form as well, where the training loss of a
+    dropped sample is 0, and so above that of a kept one.
     """
 
     slug = "gce"
@@ -64,13 +65,11 @@ class GCE(LossMethod):
     def prepare(self, task) -> None:
         if self.truncated:
             self.keep = torch.ones(task.num_samples, device=task.device)
-            self.best_accuracy = -1.0
-            self.best_network = copy.deepcopy(self.net.network.state_dict())
+            self.best_accuracy, self.best_network = -1.0, copy.deepcopy(self.net.network.state_dict())
 
     def validated(self, epoch: int, accuracy: float) -> None:
         if accuracy > self.best_accuracy:
-            self.best_accuracy = accuracy
-            self.best_network = copy.deepcopy(self.net.network.state_dict())
+            self.best_accuracy, self.best_network = accuracy, copy.deepcopy(self.net.network.state_dict())
 
     def start_epoch(self, epoch: int) -> None:
         if self.truncated and epoch >= self.prune_from and (epoch - self.prune_from) % self.prune_every == 0:
@@ -80,6 +79,10 @@ class GCE(LossMethod):
             self.net.network.load_state_dict(current)
 
     def loss(self, logits: Tensor, batch) -> Tensor:
-        if not self.truncated:
-            return gce(logits, batch.labels, self.q)
-        return gce_truncated(logits, batch.labels, self.q, self.k, self.keep[batch.index])
+        plain = gce(logits, batch.labels, self.q)
+        self._plain = plain.detach().float()
+        return gce_truncated(logits, batch.labels, self.q, self.k, self.keep[batch.index]) if self.truncated else plain
+
+    def step(self, batch, epoch: int) -> None:
+        super().step(batch, epoch)
+        self.last_losses[batch.index] = self._plain

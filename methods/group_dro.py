@@ -23,8 +23,9 @@ class GroupDRO(StepMethod):
     minimised: the network plays against the worst group. Batches are balanced over groups; strong weight decay or an early
     stop (the `selected` protocol) is part of the method.
 
-    Groups are the true ones, which reveal true labels (a need). An absent group has loss 0 in a batch, so its weight shrinks
-    by normalisation only. `adjustment` adds C / sqrt(n_g) to a group's loss before its weight is raised. `rule: greedy`
+    Groups are the true ones, which reveal true labels (a need). A group that is absent from a batch has loss 0 there, so its
+    weight shrinks by normalisation only; one without any training sample has weight 0 from the start.
+    `adjustment` adds C / sqrt(n_g) to a group's loss before its weight is raised. `rule: greedy`
     fills the share `budget` of the population with the groups of the largest running losses (the released "btl").
     Deviations: the adjustment never enters the minimised loss (released: its value, not its gradient); epochs are selected by
     plain validation accuracy as for every method (released: by the worst group's).
@@ -53,8 +54,8 @@ class GroupDRO(StepMethod):
         self.net = task.learner()
         self._groups = task.groups
         self._sizes = torch.bincount(self._groups).float()
-        count = len(self._sizes)
-        self.weights = torch.full((count,), 1 / count, device=task.device)
+        count, self._present = len(self._sizes), (self._sizes > 0).float()
+        self.weights = self._present / self._present.sum()
         self.average = torch.zeros(count, device=task.device)
         self.seen = torch.zeros(count, dtype=torch.bool, device=task.device)
 
@@ -70,7 +71,7 @@ class GroupDRO(StepMethod):
         losses = cross_entropy(self.net(batch.images), batch.labels)
         groups = self._groups[batch.index]
         means = group_means(losses, groups, len(self._sizes))
-        margin = self.adjustment / self._sizes.clamp_min(1).sqrt()
+        margin = self.adjustment / self._sizes.clamp_min(1).sqrt() * self._present
         if self.rule == "exponentiated":
             self.weights = exponentiated_weights(self.weights, means.detach() + margin, self.step_size)
         else:

@@ -52,14 +52,17 @@ class MTaDCS(EpochMethod):
     first epoch after warm-up; with alpha 0.01 the first can flip after 161 epochs of one steady prediction.
 
     The six switches make Table 3's rows. Without `lof` whoever is predicted as labelled is admitted. Without `confidence_set`
-    nobody is a member before the selection, which is then among all samples. Without both, all are trained on throughout.
+    nobody is a member before the selection, which is then among all samples. Without both, all are trained on throughout, also
+    those whose label is corrected.
 
     There is no released code. What the paper leaves open is set here: the cut at a factor of 1.5; rows of unit length, Euclidean;
     the query network's projections (`space`; the pooled features where there is no contrast, for then nothing trains the
     projection); Beta(1, 1), folded to at least a half, which under random pairs changes nothing; momentum 0.999, updated and
     enqueued after the step; one pass over G per epoch, however small it is (`full_epochs`: as many images as the training set
-    has). Readings: Eq. 4 is taken with the logarithm that its printed form lacks; Eq. 7 moves towards the one-hot PREDICTION
-    (printed: of the label, which would change nothing; SELC, its source: the probabilities, `correct_towards`).
+    has); RandAugment as two operations after crop and flip, of strengths drawn uniformly over FixMatch's ranges, where the usual
+    setting for CIFAR is one strength for all, 10 (`train_view`). Readings: Eq. 4 is taken with the logarithm that its printed
+    form lacks; Eq. 7 moves towards the one-hot PREDICTION (printed: of the label, which would change nothing; SELC, its source:
+    the probabilities, `correct_towards`).
 
     Logged: the sizes `confident`, `selected`, `removed`, `flipped`. To watch: `confidence_set` as an epoch leaves it, `selected`
     (who would join), and `features`, the points whose density counts, with the set and the current labels.
@@ -110,7 +113,8 @@ class MTaDCS(EpochMethod):
     momentum: Annotated[float, Range(ge=0, le=1)] = 0.999
     mixup_alpha: Annotated[float, Range(gt=0)] = 1.0
     alpha: Annotated[float, Range(ge=0, le=1)] = 0.01
-    flip_threshold: Annotated[float, Range(ge=0, le=1)] = 0.8
+    #: from one half on, the class that a label flips to has the largest share
+    flip_threshold: Annotated[float, Range(ge=0.5, le=1)] = 0.8
     correct_towards: Literal["prediction", "probabilities"] = "prediction"
     train_view: Literal["mtadcs", "strong", "weak"] = "mtadcs"
     full_epochs: bool = False
@@ -138,11 +142,13 @@ class MTaDCS(EpochMethod):
     def epoch(self, epoch: int) -> None:
         self.times, self.epochs = self.times + self.confident, self.epochs + 1
         self.train()
-        if self.selects and epoch >= self.warmup - 1:
+        corrects = self.correction and epoch >= self.warmup
+        if corrects or (self.selects and epoch >= self.warmup - 1):
             probs, points = self.full_pass()
-            if self.correction and epoch >= self.warmup:
+            if corrects:
                 self.correct(probs)
-            self.select(points, probs.argmax(dim=1))
+            if self.selects:
+                self.select(points, probs.argmax(dim=1))
             self.task.observe("features", points=lambda: points, members=lambda: self.confident, labels=lambda: self.labels)
         self.task.observe("confidence_set", members=lambda: self.confident, labels=lambda: self.labels)
 
@@ -195,14 +201,15 @@ class MTaDCS(EpochMethod):
         return found.probs, embed(self.net, found.features)
 
     def correct(self, probs: Tensor) -> None:
-        """Eq. 7 on all samples; a sample whose label flips leaves the confidence set."""
+        """Eq. 7 on all samples; a sample whose label flips leaves the confidence set, unless no selection could readmit it."""
         if self.correct_towards == "prediction":
             probs = one_hot(probs.argmax(dim=1), self.task.num_classes)
         self.soft_labels = torch.lerp(self.soft_labels, probs, self.alpha)
         share, other = self.soft_labels.scatter(1, self.labels[:, None], 0.0).max(dim=1)
         flipped = share > self.flip_threshold
         self.labels = torch.where(flipped, other, self.labels)
-        self.confident = self.confident & ~flipped
+        if self.selects:
+            self.confident = self.confident & ~flipped
         self.task.log("flipped", flipped.sum())
 
     def select(self, points: Tensor, predicted: Tensor) -> None:

@@ -21,8 +21,10 @@ class MTaDCSPlus(MTaDCS):
     MTaDCS, whose last `finetune_epochs` train the same network with a small learning rate on the confidence set as it then is,
     with its corrected labels: cross-entropy of mixed images alone, on weakly augmented ones (Section 4.2).
 
-    `training.epochs` counts both stages; the schedule of learning rates runs through the first as if there were no second. The
-    optimiser goes on with its momentum (the paper does not say). Shapes, needs, fields, prediction and scores: see MTaDCS.
+    `training.epochs` counts both stages, and the first follows the schedule of learning rates of them all: a constant rate,
+    milestones and restarts are what they would be without a second stage, but a cosine or linear decay, whose end is that of
+    both, is cut off where the second begins. The optimiser goes on with its momentum (the paper does not say). Shapes, needs,
+    fields, prediction and scores: see MTaDCS.
     """
 
     slug = "mtadcs-plus"

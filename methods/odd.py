@@ -31,6 +31,10 @@ class ODD(StepMethod):
     the others, through the decays of the rate. A small percentile removes much. A sample's loss is that of its training
     passes, averaged over the last `averaged` epochs. Neither noise rate nor clean data are needed.
 
+    Where a data set gives each epoch a subset, a sample that none of these epochs saw is judged by its loss in the pass over all
+    samples that the removal makes anyway, in evaluation mode and without augmentation; afterwards each epoch trains on what is
+    left of its subset.
+
     `mixup` is ODD + mixup: alpha of the mixing of images and labels, from the start or from the removal on; while images
     are mixed, losses for the removal come from a pass over unmixed ones in evaluation mode. `simulation: features` puts the
     network's own features of the training images in the place of max(z, 0): ours, since pooled features vary less than
@@ -78,9 +82,12 @@ class ODD(StepMethod):
         self._removal = max(1, task.epochs * 3 // 8) if self.removal_epoch is None else self.removal_epoch
 
     def samples(self, epoch: int) -> Tensor | None:
-        return self.kept
+        drawn = self.task.epoch_samples()  # the data set's subset of this epoch, or all
+        return drawn if self.kept is None else drawn[torch.isin(drawn, self.kept)]
 
     def epoch(self, epoch: int) -> None:
+        if self.kept is None:
+            self.losses[epoch % self.averaged] = float("nan")  # of a sample that this epoch leaves out none is known
         super().epoch(epoch)
         if self.kept is None:
             simulated = functools.cache(self.simulate)
@@ -114,15 +121,16 @@ class ODD(StepMethod):
         return uniform_label_losses(self.net.network.head, self.draws, features, generator)  # type: ignore[arg-type]
 
     def remove(self, simulated: Tensor) -> None:
-        features, spread = self.task.features(self.net), simulated.std(correction=0)
+        found, spread = self.task.full_pass(self.net), simulated.std(correction=0)
         limit = self.limit(simulated)
         self.task.log("simulated_spread", spread)
         self.task.log("limit", limit)
-        self.task.log("feature_mean", features.mean())  # 0.399 and 0.341 are simulated
-        self.task.log("feature_variance", features.var(dim=0, correction=0).mean())
-        kept = torch.nonzero(~(self.averages() > limit))[:, 0]
+        self.task.log("feature_mean", found.features.mean())  # 0.399 and 0.341 are simulated
+        self.task.log("feature_variance", found.features.var(dim=0, correction=0).mean())
+        judged = torch.where(self.averages().isnan(), found.losses, self.losses)
+        kept = torch.nonzero(judged.nanmean(dim=0) <= limit)[:, 0]
         if len(kept) and bool(spread >= self.min_spread):
-            self.kept = kept
+            self.kept, self.losses = kept, judged
             self.task.log("removed", 1 - len(kept) / self.task.num_samples)
 
     def limit(self, simulated: Tensor) -> Tensor:
@@ -130,7 +138,7 @@ class ODD(StepMethod):
         return torch.quantile(simulated, self.percentile / 100)
 
     def averages(self) -> Tensor:
-        """Loss [N] of each sample, over the epochs that were recorded; NaN for what was never seen."""
+        """Loss [N] of each sample, over the last epochs that recorded one; NaN for what none of them saw."""
         return self.losses.nanmean(dim=0)
 
     def predict(self, images: Tensor) -> Tensor:

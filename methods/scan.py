@@ -35,7 +35,9 @@ class SCAN(Pretext, EpochMethod):
     Clustering ends with the weights of the epoch whose clusters agree best with the neighbourhoods of the training samples
     (released: of the test images). Labels are never trained on: their one use is naming clusters, by the one-to-one matching
     that most GIVEN labels agree with, after every epoch (the paper matches with true labels of the test images; Hungarian
-    method). Batches are whole ones; a batch without a confident prediction trains nothing (released: an error).
+    method). Clustering takes whole batches; self-labelling the last partial one, too, which the released code drops (no
+    difference where the batch size divides the number of samples). A batch without a confident prediction trains nothing
+    (released: an error).
 
     Left out: several heads and the weight average, of ImageNet alone. Prediction: the softmax of the one network, clusters in
     the order of their classes. Scores for noise identification: its probability of the given label (ours).

@@ -103,6 +103,10 @@ class SELC(StepMethod):
             if not 0 < self._first < task.epochs:
                 raise FieldError("plus_epochs", f"no epoch of {task.epochs} is left for the other stage")
         self._turning_point = self._first // 5 if self.turning_point is None else self.turning_point
+        never = self.plus and self.turning == "fixed" and self._turning_point >= self._first
+        if never and task.epochs > 3:  # no more epochs than stages are a trial, whatever it leaves out
+            message = f"labels would be corrected after {self._turning_point} epochs, and the first stage has {self._first}"
+            raise FieldError("turning_point", message, f"0 to {self._first - 1}, or fewer plus_epochs")
         if self.turning == "estimated":
             self.last_losses = torch.full((task.num_samples,), float("nan"), device=task.device)
             self.distances: list[float] = []

@@ -45,6 +45,13 @@ def test_a_page_quotes_class_records_parity_and_published_numbers(tmp_path: Path
     assert "(mean of 2 records)" in page
 
 
+def test_a_page_quotes_settings_that_are_the_method_itself_and_no_others() -> None:
+    tuned = method_page.page(methods()["mtadcs-plus"])
+    assert [f"| {value} |" in tuned for value in ("96.2", "95.5", "94.4", "74.8")] == [True] * 4
+    llc_dro = method_page.page(methods()["llc-dro"])
+    assert "llc-dro table1" in llc_dro and "llc-dro table4" not in llc_dro  # whose rows lack parts of it
+
+
 def test_a_page_says_what_is_missing(tmp_path: Path) -> None:
     page = method_page.page(CoTeaching, tmp_path)
     assert "No records yet." in page and "Not compared" in page

@@ -183,6 +183,25 @@ def test_the_weight_of_a_sample_goes_by_its_index() -> None:
     assert losses[0] == 0 and losses[1] < 0
 
 
+@pytest.mark.parametrize("truncated", [False, True])
+def test_gce_scores_rise_with_the_probability_of_the_label(truncated: bool) -> None:
+    """Minus L_q of p = 0.6, 0.1, 0.9, 0.4; those of 0.1 and 0.4 are dropped, and their training loss of 0 would be the best."""
+    p = (0.6, 0.1, 0.9, 0.4)
+    net = Table(logits(*map(of_label, p)).detach())
+    net.network = torch.nn.Linear(1, 1)  # type: ignore[attr-defined]
+    method = start(GCE(truncated=truncated), table_task(torch.zeros(4, dtype=torch.int64), {"a": net}, num_classes=2))
+    if truncated:
+        method.keep = torch.tensor([1.0, 0.0, 1.0, 0.0])
+    for batch in method.task.batches():
+        method.step(batch, 1)
+    scores = method.clean_scores()
+    assert scores.tolist() == pytest.approx([-lq(x, 0.7) for x in p], abs=1e-5)
+    assert scores.tolist() == pytest.approx([-0.429474, -1.143534, -0.101569, -0.676353], abs=1e-5)
+    assert scores.argsort().tolist() == [1, 3, 0, 2]
+    trained = [lq(x, 0.7) - lq(0.5, 0.7) if x > 0.5 else 0.0 for x in p] if truncated else [lq(x, 0.7) for x in p]
+    assert net.steps[0][0] == pytest.approx(sum(trained) / 4, abs=1e-5)
+
+
 def truncated(**params: Any) -> tuple[GCE, Any]:
     method = begun(GCE(truncated=True, **params), 30, training={"batch_size": 10})
     return method, method.net

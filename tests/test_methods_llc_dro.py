@@ -321,6 +321,19 @@ def test_the_supplements_settings(dataset: str, rate: float | None, expected: tu
     LLCDRO(**{name: value for name, value in found.items() if "." not in name})
 
 
+def test_how_long_the_mixtures_of_the_recipes_are_fitted() -> None:
+    """Ten iterations where the supplement or the code says so; for WebVision it names scikit-learn's default."""
+    from sklearn.mixture import GaussianMixture
+
+    default = GaussianMixture().max_iter
+    found = {name: settings("paper", dataset=name) for name in ("waterbirds", "celeba", "cifar10", "animal10n", "webvision50")}
+    fitted = {name: LLCDRO(**{k: v for k, v in values.items() if "." not in k}).gmm_max_iter for name, values in found.items()}
+    assert fitted == {"waterbirds": 10, "celeba": 10, "cifar10": 10, "animal10n": 10, "webvision50": default} and default == 100
+    for recipe in LLCDRO.recipes:
+        if recipe.when.get("dataset") in ("webvision50", "animal10n"):
+            assert "scikit-learn" in recipe.source and "100" in recipe.source
+
+
 @pytest.mark.parametrize(
     ("dataset", "rounds", "small"),
     [("waterbirds", 100, 19), ("cifar10", 500, 99), ("webvision50", 300, 99), ("animal10n", 500, 99)],

@@ -333,6 +333,36 @@ def test_the_best_network_of_the_first_stage_can_estimate() -> None:
     assert method.best_accuracy == 0.6  # later epochs are of no interest
 
 
+def rates(cls: type[Forward], name: str, dataset: str) -> list[float]:
+    """The learning rate of each epoch under the recipes of one name."""
+    found: dict[str, Any] = {}
+    for recipe in cls.recipes:
+        if recipe.name == name and recipe.matches({"dataset": dataset, "noise": "asymmetric", "rate": 0.4}):
+            found |= recipe.set
+    own = {key: value for key, value in found.items() if "." not in key}
+    training = {key.removeprefix("training."): value for key, value in found.items() if "." in key}
+    granted = {"needs": cls(**own).needs, "granted": {"transition_matrix": GIVEN}}
+    method, seen = begun(cls(**own), 3, training=training, **granted), []
+    for epoch in range(method.task.epochs):
+        method.task.start_epoch(epoch)
+        method.start_epoch(epoch)
+        seen.append(method.net.lr)
+    return seen
+
+
+@pytest.mark.parametrize("cls", [Forward, Backward])
+@pytest.mark.parametrize(
+    ("dataset", "drops"), [("cifar10", (41, 81, 120)), ("cifar100", (81, 121, 150)), ("cifar10n-worse", (40, 80, 120))]
+)
+def test_a_given_matrix_has_the_rates_of_the_second_stage(cls: type[Forward], dataset: str, drops: tuple[int, ...]) -> None:
+    """0.1, 0.01 and 0.001 of the published run, which an estimate repeats for its two stages."""
+    first, second, end = drops
+    expected = [0.1] * first + [0.01] * (second - first) + [0.001] * (end - second)
+    given, estimated = rates(cls, "given", dataset), rates(cls, "paper", dataset)
+    assert given == pytest.approx(expected)
+    assert len(estimated) == 2 * end and estimated[:end] == estimated[end:] == pytest.approx(given)
+
+
 @pytest.mark.parametrize(("epochs", "asked", "first"), [(8, None, 4), (9, None, 4), (9, 7, 7)])
 def test_how_the_epochs_are_split(epochs: int, asked: int | None, first: int) -> None:
     method = begun(Forward(estimate_epochs=asked), 6, training={"epochs": epochs})

@@ -240,6 +240,36 @@ def test_a_label_flips_after_161_epochs_of_one_prediction_and_its_sample_leaves(
     assert method.task.epoch_log()["flipped"] == pytest.approx(1 / 162)
 
 
+def test_labels_are_corrected_without_a_selection_too() -> None:
+    """Card, step 5: alpha 0.5 makes the share of a steady other prediction 0.5, 0.75 and 0.875; the third one flips. All stay."""
+    method = begun(unprivileged(lof=False, confidence_set=False, contrast=False, mixup=False, alpha=0.5), epochs=6)
+    wrong = (method.task.labels + (torch.arange(COUNT) == 4)) % 3  # the network sees another class in sample 4 alone
+    method.full_pass = lambda: (probabilities(wrong), torch.zeros(COUNT, 2))
+    flipped = []
+    for epoch in range(4):
+        train(method, epoch)
+        flipped.append(int(method.labels[4]) != int(method.task.labels[4]))
+        assert bool(method.confident.all()) and len(method.members()) == COUNT
+    assert flipped == [False, False, False, True]  # corrections follow epochs 1, 2 and 3, after a warm-up of one
+    assert torch.equal(method.labels, wrong) and method.clean_scores() is None
+    seen = []
+    method.class_loss = lambda images, labels: seen.append(labels) or method.net(images).sum()
+    train(method, 4)
+    assert torch.equal(torch.cat(seen).bincount(), wrong.bincount())
+
+
+def test_a_flip_goes_to_the_class_of_the_largest_share() -> None:
+    """Shares of 0.5, 0.3 and 0.2: a threshold of 0.25 would flip to the second class."""
+    with pytest.raises(FieldError, match="flip_threshold"):
+        MTaDCS.resolve({"flip_threshold": 0.25})
+    assert MTaDCS.resolve({"flip_threshold": 0.5})["flip_threshold"] == 0.5
+    method = begun(unprivileged(alpha=0.0, flip_threshold=0.5))
+    method.soft_labels[:2] = torch.tensor([[0.5, 0.3, 0.2], [0.51, 0.49, 0.0]])
+    method.labels[:2] = torch.tensor([1, 1])
+    method.correct(probabilities(method.labels))
+    assert method.labels[:2].tolist() == [1, 0]  # of what is above one half there is one class
+
+
 def test_correction_can_follow_the_probabilities() -> None:
     probs = torch.tensor([[0.1, 0.6, 0.3]]).repeat(COUNT, 1)
     for towards, row in (("prediction", [0.5, 0.5, 0.0]), ("probabilities", [0.55, 0.3, 0.15])):
@@ -442,6 +472,26 @@ def test_fine_tuning_trains_the_last_confidence_set_and_moves_nothing_else() -> 
     assert all(torch.equal(a, b) for a, b in zip(state, after, strict=True))
     passes = method.net.forward_images, method.net.backward_images, method.key.forward_images
     assert [b - a for a, b in zip(counts, passes, strict=True)] == [12, 12, 0]
+
+
+@pytest.mark.parametrize(
+    ("plan", "rates"),
+    [
+        ({"schedule": "multistep", "milestones": (1,)}, [1.0, 0.1, 0.001, 0.001]),
+        ({"schedule": "cosine"}, [1.0, 0.853553, 0.001, 0.001]),  # (1 + cos(pi / 4)) / 2: of four epochs, not of two (0.5)
+        ({"schedule": "linear"}, [1.0, 0.75, 0.001, 0.001]),
+    ],
+    ids=str,
+)
+def test_a_decay_to_the_end_spans_both_stages(plan: dict[str, Any], rates: list[float]) -> None:
+    method = begun(MTaDCSPlus(**{**SMALL, "trusted_size": 0, "finetune_epochs": 2}), epochs=4, lr=1.0, **plan)
+    method.train = lambda: None
+    method.class_loss = lambda images, labels: method.net(images).sum() * 0
+    found = []
+    for epoch in range(4):
+        train(method, epoch)
+        found.append(method.net.lr)
+    assert found == pytest.approx(rates, abs=1e-6)
 
 
 def test_before_fine_tuning_it_is_mtadcs() -> None:

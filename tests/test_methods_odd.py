@@ -29,10 +29,10 @@ def layer(weight: Tensor, bias: Tensor) -> nn.Linear:
 
 def begun(count: int = 60, labels: Tensor | None = None, **fields: Any) -> Any:
     """ODD on random images in batches of 16, removing after the second epoch unless told otherwise."""
-    training = {"epochs": 8, "batch_size": 16, "lr": 0.05, **fields.pop("training", {})}
+    training, subset = {"epochs": 8, "batch_size": 16, "lr": 0.05, **fields.pop("training", {})}, fields.pop("subset", None)
     labels = torch.randint(3, (count,), generator=seeded(1)) if labels is None else labels
     method = ODD(**{"removal_epoch": 2, "min_spread": 0.0, "draws": 2000, **fields})
-    return start(method, make_task(labels, images=pixels(len(labels)), training=training))
+    return start(method, make_task(labels, images=pixels(len(labels)), training=training, subset=subset))
 
 
 def train(method: Any, *epochs: int) -> None:
@@ -196,9 +196,53 @@ def test_it_waits_where_nothing_would_be_left() -> None:
     method.kept = None
     method.remove(torch.zeros(100))  # every loss is above 0
     assert method.kept is None
-    method.losses[:, 7] = float("nan")  # a sample that was never seen stays
+    method.losses[:, 7] = float("nan")  # not seen, which is no reason to stay: its loss is above 0 as well
     method.remove(torch.zeros(100))
-    assert method.kept.tolist() == [7]
+    assert method.kept is None and bool(method.losses[:, 7].isnan().all())
+
+
+def subsets(size: int, count: int = 60) -> Any:
+    """Of each epoch another random subset, as a data set may draw it."""
+    return lambda seed: torch.randperm(count, generator=seeded(seed % 2**31))[:size]
+
+
+def test_who_was_not_seen_is_judged_by_a_pass_over_all() -> None:
+    """Each epoch sees 20 of 60: at the removal the 2 epochs before have seen 40 at most. Kept are the scores up to the limit."""
+    method = begun(percentile=40.0, removal_epoch=4, subset=subsets(20))
+    drawn = []
+    for epoch in range(4):
+        train(method, epoch)
+        drawn.append(set(method.task.epoch_samples().tolist()))
+        known = set(torch.nonzero(method.losses[epoch % 2].isfinite())[:, 0].tolist()) if method.kept is None else drawn[-1]
+        assert known == drawn[-1]  # a ring of whole epochs: nothing older than two is in it
+    seen = drawn[2] | drawn[3]
+    assert len(seen) <= 40 < 60
+    found, limit = method.task.full_pass(method.net).losses, method.task.epoch_log()["limit"]
+    scores = method.averages()
+    unseen = sorted(set(range(60)) - seen)
+    torch.testing.assert_close(scores[unseen], found[unseen])
+    assert method.kept.tolist() == torch.nonzero(scores <= limit)[:, 0].tolist()
+    assert 0 < len(method.kept) < 60 and not set(unseen) <= set(method.kept.tolist())
+    torch.testing.assert_close(method.clean_scores(), -scores)
+
+
+def test_after_the_removal_an_epoch_is_what_is_left_of_its_subset() -> None:
+    method = begun(percentile=40.0, subset=subsets(20))
+    train(method, 0, 1)
+    kept = set(method.kept.tolist())
+    asked: list[Tensor] = []
+    batches = method.task.batches
+    method.task.batches = lambda *a, **k: (asked.append(batch.index) or batch for batch in batches(*a, **k))
+    for epoch in (2, 3):
+        asked.clear()
+        train(method, epoch)
+        drawn = set(method.task.epoch_samples().tolist())
+        assert sorted(torch.cat(asked).tolist()) == sorted(drawn & kept) and 0 < len(drawn & kept) < 20
+        assert len(asked) == math.ceil(len(drawn & kept) / 16)
+    method.kept = torch.tensor(sorted(set(range(60)) - drawn))  # nothing of it is left: the epoch moves nothing
+    before = snapshot(method.net)
+    train(method, 3)
+    assert equal(before, snapshot(method.net))
 
 
 def test_what_the_features_are_like_is_logged() -> None:

@@ -7,10 +7,12 @@ worked out by hand.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -20,6 +22,7 @@ from small import Table, equal, make_task, snapshot, start, table_task
 from torch import Tensor
 
 import methods.selc
+from bench import api
 from bench.fields import FieldError
 from methods.erm import ERM
 from methods.joint_opt import JointOpt
@@ -27,6 +30,7 @@ from methods.pencil import PENCIL
 from methods.selc import SELC
 
 LABELS = torch.arange(6) % 3
+ROOT = Path(__file__).resolve().parent.parent
 
 
 class Net(Table):
@@ -223,6 +227,17 @@ def test_certain_predictions_and_labels_stay_finite() -> None:
     assert torch.isfinite(method.label_logits).all()
 
 
+def test_the_labels_of_pencil_move_before_they_stay() -> None:
+    """200 of 320 epochs are 12 of 20: stage 2 would begin at 13 and be over at 12."""
+    with pytest.raises(FieldError, match=r"stage2: labels would move from epoch 13 on .* from epoch 12 on.* \(14 or more"):
+        begun(PENCIL(stage1=13), net(), training={"epochs": 20})
+    with pytest.raises(FieldError, match="stage2"):
+        begun(PENCIL(stage1=5, stage2=5), net(), training={"epochs": 20})
+    begun(PENCIL(stage1=11), net(), training={"epochs": 20})
+    begun(PENCIL(stage1=70, stage2=200), net(), training={"epochs": 20})  # a training that ends early is no contradiction
+    begun(PENCIL(stage1=1), net(), training={"epochs": 3})  # a trial: 200 of 320 epochs are 1 of 3
+
+
 # --- selc
 
 
@@ -368,6 +383,18 @@ def test_selc_stages_by_default() -> None:
         begun(SELC(plus=True, plus_epochs=3), net(), b=net(), training={"epochs": 3})
 
 
+def test_selc_plus_corrects_labels_before_it_begins_anew() -> None:
+    """Of 20 epochs 16 are the fresh network's: a correction after 6 would never come, and its labels were the given ones."""
+    fields: dict[str, Any] = {"plus": True, "plus_epochs": 16, "turning_point": 6}
+    with pytest.raises(FieldError, match=r"turning_point: .* after 6 epochs, and the first stage has 4 \(0 to 3, or fewer plus"):
+        begun(SELC(**fields), net(), b=net(), training={"epochs": 20})
+    with pytest.raises(FieldError, match="turning_point"):
+        begun(SELC(**fields | {"turning_point": 4}), net(), b=net(), training={"epochs": 20})
+    for fine in ({"turning_point": 3}, {"plus": False}, {"turning": "estimated"}, {"plus_epochs": 13}):
+        begun(SELC(**fields | fine), net(), b=net(), training={"epochs": 20})
+    begun(SELC(plus=True, **SELC.smoke), net(), b=net(), training={"epochs": 2})  # a trial: an epoch of each stage
+
+
 def test_selc_is_finite_where_predictions_are_certain() -> None:
     a = Net(torch.tensor([[200.0, -200.0, 0.0]]).repeat(6, 1))
     trained(begun(SELC(turning_point=0), a), 2)
@@ -503,7 +530,47 @@ def test_joint_opt_stages_by_default_are_the_papers_share() -> None:
         joint(net(), epochs=3, relabel_epochs=3)
 
 
+def test_joint_opt_relabels_before_it_retrains() -> None:
+    """Ten epochs relabel, and 70 of 320 of the training are 13 of 60: the labels would never move."""
+    with pytest.raises(FieldError, match=r"begin: labels would be replaced after epoch 13 first, and only 10 relabel \(1 to 10"):
+        joint(net(), epochs=60, relabel_epochs=10)
+    method = trained(joint(net(lr=0.3), b=net(seed=1), epochs=60, relabel_epochs=10, begin=10), 10)
+    assert method.relabelled  # at the end of the last one, which is enough
+
+
 # --- all three
+
+
+STAGED = {"joint-opt": JointOpt, "pencil": PENCIL, "selc": SELC}
+
+
+def test_every_suite_and_recipe_leaves_every_stage_an_epoch() -> None:
+    """Set-up, which would refuse, of each such cell of the suites, of each recipe in its own training, and of `smoke`."""
+    tried: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {}
+    for path in sorted((ROOT / "suites").rglob("*.yaml")):
+        if any(slug in path.read_text() for slug in STAGED):
+            for entry in api.read_plan(path, results=ROOT / "results").entries:
+                cls, params = STAGED.get(entry.cell["method"]["name"]), entry.cell["method"]["params"]
+                training = {"epochs": entry.cell["training"]["epochs"]}
+                if cls is not None:
+                    tried[repr((cls, params, training))] = cls, params, training
+    budgets = {"digits": 60, "spurious-digits": 30}
+    for cls in STAGED.values():
+        tried[cls.slug] = cls, dict(cls.smoke), {"epochs": 2}
+        for recipe in cls.recipes:
+            cells = [r for r in cls.recipes if r.name == recipe.name and _may_meet(r.when, recipe.when)]
+            values = {key: value for r in cells for key, value in r.set.items()}
+            epochs = values.get("training.epochs") or budgets[str(np.atleast_1d(recipe.when["dataset"])[0])]
+            own = {key: value for key, value in values.items() if "." not in key}
+            tried[repr((cls, own, epochs))] = cls, own, {"epochs": epochs}
+    assert len(tried) > 20
+    for cls, params, training in tried.values():
+        begun(cls(**params), net(), b=net(), training=training)
+
+
+def _may_meet(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether some cell of what `other` matches has all that `one` asks for, as far as `other` says it."""
+    return all(key in other and set(np.atleast_1d(other[key])) <= set(np.atleast_1d(value)) for key, value in one.items())
 
 
 @pytest.mark.parametrize(

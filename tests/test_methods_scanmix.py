@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from bench.fields import FieldError
 from bench.method import Method
 from bench.ops.pretraining import network_weights
 from bench.stages import StageStore
+from methods.dividemix import DivideMix
 from methods.scan import SCAN, confident_loss
 from methods.scan_dividemix import ScanDivideMix
 from methods.scanmix import ScanMix
@@ -23,6 +25,7 @@ from methods.scanmix import ScanMix
 SHORT: dict[str, Any] = {"pretext_epochs": 1, "pretext_batch_size": 32, "k": 4}
 MIX: dict[str, Any] = {**SHORT, "scan_epochs": 1, "scan_batch_size": 32, "warmup": 1}
 COUNT, BATCH = 48, 8
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def begun(cls: type[Method], **fields: Any) -> Any:
@@ -364,6 +367,43 @@ def test_settings_of_webvision(cls: type[Method], name: str, weight: float) -> N
     cls(**{key: value for key, value in found.items() if "." not in key})
 
 
+def settings_of(cls: type[Method], name: str, **facts: Any) -> dict[str, Any]:
+    """The fields that the recipes of one name give a cell, with the defaults of the class for the rest."""
+    found: dict[str, Any] = {}
+    for recipe in cls.recipes:
+        if recipe.name == name and recipe.matches(facts):
+            found |= recipe.set
+    return vars(cls(**{key: value for key, value in found.items() if "." not in key}))
+
+
+TABLE_1 = {
+    ("cifar10", "symmetric", 0.2): 0, ("cifar10", "symmetric", 0.5): 25, ("cifar10", "symmetric", 0.8): 25,
+    ("cifar10", "symmetric", 0.9): 50, ("cifar10", "asymmetric", 0.4): 0, ("cifar10", "asymmetric", 0.49): 0,
+    ("cifar100", "symmetric", 0.2): 25, ("cifar100", "symmetric", 0.5): 150, ("cifar100", "symmetric", 0.8): 150,
+    ("cifar100", "symmetric", 0.9): 150,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("cell", "lambda_u"), TABLE_1.items(), ids=str)
+def test_dividemix_weighs_unlabelled_images_as_the_text_of_scanmix_says(cell: tuple[str, str, float], lambda_u: float) -> None:
+    """In every cell of Table 1: the paper of ScanMix takes lambda_u from DivideMix."""
+    facts = dict(zip(("dataset", "noise", "rate"), cell, strict=True))
+    ours, theirs = settings_of(DivideMix, "paper", **facts), settings_of(ScanMix, "text", **facts)
+    assert ours["lambda_u"] == theirs["lambda_u"] == lambda_u
+    assert (ours["threshold"], ours["history"]) == (theirs["threshold"], theirs["history"])
+    assert ours["confidence_penalty"] == theirs["confidence_penalty"] == (cell[1] == "asymmetric")
+
+
+def test_the_cells_of_table_1_are_those_of_its_suite() -> None:
+    from bench import api
+
+    plan = api.read_plan(ROOT / "suites" / "scanmix-table1.yaml", results=ROOT / "results")
+    found = {(e.cell["dataset"]["name"], e.cell["noise"]["kind"], e.cell["noise"]["rate"]): e for e in plan.entries}
+    assert set(found) == set(TABLE_1)
+    mine = [e.cell["method"]["params"]["lambda_u"] for e in plan.entries if e.method == "dividemix" and "0.49" in e.noise]
+    assert set(mine) == {0.0}
+
+
 # -- scan
 
 
@@ -424,6 +464,18 @@ def test_self_labelling_begins_with_a_new_optimiser_and_needs_confidence() -> No
     method.self_label_threshold = 0.0
     train(method, 3)
     assert not all(torch.equal(before[name], p.detach()) for name, p in method.net.network.named_parameters())
+
+
+@pytest.mark.parametrize(("size", "clustered", "labelled"), [(20, 40, 48), (16, 48, 48)])
+def test_clustering_takes_whole_batches_and_self_labelling_all(size: int, clustered: int, labelled: int) -> None:
+    """Of 48 images 40 are in two whole batches of 20, and the last 8 are labelled all the same; 16 divides 48."""
+    fields = {"self_label_epochs": 1, "self_label_batch_size": size, "self_label_threshold": 0.0}
+    method = begun(SCAN, training={"batch_size": size}, **fields)
+    train(method, 0)
+    assert method.net.backward_images == 2 * clustered  # an image and its neighbour
+    before = method.net.backward_images
+    train(method, 3)
+    assert method.net.backward_images - before == labelled
 
 
 def test_self_labelling_leaves_an_epoch_to_clustering() -> None:

@@ -32,7 +32,7 @@ def small_loss_among(losses: Tensor, members: Tensor, share: float) -> Tensor:
     Equal losses keep their order in the batch; NaN counts as the largest. Source: Yu et al., Co-teaching+, ICML 2019,
     with the rule of the released code for an empty selection.
     """
-    wanted = torch.floor(members.sum() * share + 1e-9)
+    wanted = torch.floor(members.sum().double() * share + 1e-9)  # in float32 1e-9 would vanish, and 0.53 of 100 be 52
     wanted = torch.where(wanted > 0, wanted, members.sum())
     order = torch.sort(losses.detach().masked_fill(~members, torch.inf), stable=True).indices
     rank = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))

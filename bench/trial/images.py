@@ -24,7 +24,8 @@ RESIDENT_BLOCK, FILE_BLOCK = 2048, 256
 #: normalised images are kept from one full pass to the next up to this size: CIFAR's 600 MB are not worth what they save
 KEPT_BYTES = 64 * 2**20
 #: "scan": four operations of RandAugment, cutout and a mirror image for half (SCAN, ScanMix); "mtadcs": the weak view and two
-#: operations of RandAugment (MTaDCS); "cutout": the strong view without RandAugment (LLC-DRO's ablation); the others in
+#: operations of RandAugment, each of a strength drawn uniformly over FixMatch's range, not the one strength of the original
+#: RandAugment (MTaDCS, which names none); "cutout": the strong view without RandAugment (LLC-DRO's ablation); the others in
 #: `bench.ops.contrast_views` and `bench.ops.augment`
 VIEWS = ("plain", "weak", "strong", *CONTRAST, "scan", "mtadcs", "cutout")
 
