@@ -13,6 +13,7 @@ from bench.outcome import MANIFEST, RESULTS, EnvironmentProblem, RunReport, Say
 from bench.outputs import read_manifest, say_plan, write_reports, write_search
 from bench.records import load_record, record_path
 from bench.records import load_records as _load_folder
+from bench.safe_text import without_credentials
 from bench.stages import cache_root
 
 if TYPE_CHECKING:
@@ -88,8 +89,7 @@ def run(
         write_search(plan, folder)
         report.plan = plan
         if todo:
-            replace = force or retry_failed
-            execute(plan, todo, folder, data, shared, executor, address, tracking, replace, report, say, interactive)
+            execute(plan, todo, before, folder, data, shared, executor, address, tracking, force, report, say, interactive)
         fresh = fresh or bool(todo or adopted)
         report.scan = scan(entries, folder) if todo or adopted else before
         if plan.search is None or report.interrupted:
@@ -190,14 +190,31 @@ def current_manifest(parsed: Suite, source: Source, folder: Path) -> dict[str, A
     return make_plan(parsed, source, folder=folder).manifest()
 
 
-def command_for(suite: str | Path, entry: Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> str:
-    """The command that runs one cell again, alone. `overrides` are those of its plan: `set` and `seeds`."""
-    words = ["bench", "run", str(suite)]
-    for key, value in ((overrides or {}).get("set") or {}).items():
-        words += ["--set", f"{key}={json.dumps(value)}"]
-    if overrides and overrides.get("seeds"):
-        words += ["--seeds", ",".join(map(str, overrides["seeds"])) + ","]
-    for axis in ("dataset", "noise", "method", "seed"):
-        name = str(entry[axis])
-        words += ["--only", f'{axis}="{name}"' if "," in name else f"{axis}={name}"]
-    return shlex.join([*words, "--force"])
+def command_line(verb: str, *names: str | Path, **options: Any) -> str:
+    """A command to paste into a shell: `bench verb names`, with those `options` that are not as they are by default.
+
+    Credentials are left out, since what is printed is kept in logs.
+    """
+    words = ["bench", verb, *map(str, names)]
+    for name, value in options.items():
+        if value and value != {"results": RESULTS, "executor": "ray"}.get(name):
+            flag = "--" + name.replace("_", "-")
+            given = [] if value is True else value if isinstance(value, (list, tuple)) else [value]
+            words += [word for one in given for word in (flag, str(one))] or [flag]
+    return without_credentials(shlex.join(words))
+
+
+def command_for(
+    suite: str | Path, entry: Mapping[str, Any], overrides: Mapping[str, Any] | None = None, *,
+    results: str | Path = RESULTS, force: bool = True,
+) -> str:  # fmt: skip
+    """The command that runs one cell, alone. `overrides` are those of its plan: `set` and `seeds`; `force`: it has a record."""
+    given = overrides or {}
+    names = {axis: str(entry[axis]) for axis in ("dataset", "noise", "method", "seed")}
+    return command_line(
+        "run", suite,
+        set=[f"{key}={json.dumps(value)}" for key, value in (given.get("set") or {}).items()],
+        seeds=",".join(map(str, given["seeds"])) + "," if given.get("seeds") else None,
+        only=[f'{axis}="{name}"' if "," in name else f"{axis}={name}" for axis, name in names.items()],
+        results=str(results), force=force,
+    )  # fmt: skip

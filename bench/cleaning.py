@@ -76,13 +76,13 @@ def size_text(count: float) -> str:
 
 
 def _states(folder: Path) -> dict[str, str]:
-    """Status by id of every record; corrupt ones too."""
+    """Status by id of every record; those that are corrupt or cannot be read too."""
     states = {}
     for path in record_files(folder):
         try:
             states[path.stem] = load_summary(path)["status"]
-        except RecordError:
-            states[path.stem] = "corrupt"
+        except RecordError as error:
+            states[path.stem] = "unreadable" if error.unreadable else "corrupt"
     return states
 
 

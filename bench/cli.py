@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -103,7 +102,7 @@ def run(suites: tuple[str, ...], only: tuple[str, ...], set_: tuple[str, ...], s
             code = max(code, report.exit_code)
             summaries.append(_summary(suite, report))
             if not as_json:
-                _print_report(suite, report, options)
+                _print_report(suites[len(summaries) - 1 :], report, {"only": only, "set": set_, "seeds": seeds, **options})
             if report.interrupted:
                 break
     if as_json:
@@ -119,10 +118,13 @@ def _summary(suite: str, report: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _print_report(suite: str, report: Any, options: dict[str, Any]) -> None:
+def _print_report(suites: tuple[str, ...], report: Any, options: dict[str, Any]) -> None:
+    """What came of the first of `suites`; the others are still to be run. `options` as the command line gave them."""
+    from bench.api import command_line
     from bench.records import first_line
     from bench.safe_text import printable
 
+    suite, place = suites[0], {"results": options["results"]}
     click.echo("\n" + report.text)
     for warning in report.warnings[:20]:
         click.echo(printable(f"warning: {warning}"))
@@ -132,7 +134,7 @@ def _print_report(suite: str, report: Any, options: dict[str, Any]) -> None:
         record = report.scan.records.get(entry.id)
         if record and record["status"] in ("failed", "diverged"):
             reason = printable(first_line(record["reason"], 200))
-            click.echo(f"{record['status']}: {entry.label()}: {reason}  (bench show {entry.id})")
+            click.echo(f"{record['status']}: {entry.label()}: {reason}  ({command_line('show', entry.id, **place)})")
     for message in report.scan.corrupt.values():
         click.echo(f"error: {message}")
     for path in report.files:
@@ -141,16 +143,16 @@ def _print_report(suite: str, report: Any, options: dict[str, Any]) -> None:
     if options["tracking"] is None and database.exists():
         click.echo(f"MLflow: mlflow ui --backend-store-uri sqlite:///{_relative(database)}")
     if report.plan.overrides.digest() is None:
-        place = "" if options["results"] == "results" else f" --results {shlex.quote(str(options['results']))}"
-        click.echo(f"table again: bench table {shlex.quote(suite)}{place}")
+        click.echo(f"table again: {command_line('table', suite, **place)}")
     counts = ", ".join(f"{count} {state}" for state, count in sorted(report.counts.items()))
     click.echo(f"{report.suite}: {counts}" + (f"; ran {report.ran} now" if not report.interrupted else "; interrupted"))
     if report.interrupted:
-        click.echo(f"interrupted: finished cells are safe; continue with: bench run {suite}")
+        click.echo(f"interrupted: finished cells are safe; continue with: {command_line('run', *suites, **options)}")
     elif {"failed", "diverged"} & set(report.counts):
-        click.echo(f"not all cells are done; `bench show CELL` shows why, `bench run {suite} --retry-failed` tries again")
-    elif "missing" in report.counts:
-        click.echo(f"not all cells are done; continue with: bench run {suite}")
+        why, again = command_line("show", "CELL", **place), {**options, "force": False, "retry_failed": True}
+        click.echo(f"not all cells are done; `{why}` shows why, `{command_line('run', suite, **again)}` tries again")
+    elif "missing" in report.counts:  # which needs no --force
+        click.echo(f"not all cells are done; continue with: {command_line('run', suite, **{**options, 'force': False})}")
 
 
 def _relative(path: Path) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from bench.cli_options import JSON, RESULTS, guarded
+from bench.cli_options import JSON, RESULTS, guarded, note_no_results
 
 CACHE = click.option("--cache", metavar="DIR", envvar="BENCH_CACHE", help="[default: .work/cache in the results folder]")
 STATUSES = ("done", "failed", "diverged", "skipped", "corrupt")
@@ -32,8 +32,9 @@ def status(suite: str, results: str, as_json: bool) -> int:
     """
     from bench.describe import status_json, status_text
 
+    note_no_results(results)
     found = status_json(suite, Path(results))
-    click.echo(json.dumps(found) if as_json else status_text(found))
+    click.echo(json.dumps(found) if as_json else status_text(found, results))
     return 0 if set(found["counts"]) <= {"done", "skipped"} else 1
 
 
@@ -134,8 +135,10 @@ def merge(folders: tuple[str, ...], results: str, prefer: str | None, dry_run: b
 
 
 def _print_merge(found: Any, results: str, *, refused: bool, dry_run: bool) -> None:
+    from bench.records import named_fault
+
     for path, fault in found.corrupt.items():
-        click.echo(f"error: corrupt record {path}: {fault}", err=True)
+        click.echo(f"error: {named_fault(path, fault)}", err=True)
     for theirs, ours, why in found.conflicts:
         click.echo(f"error: two records of cell {theirs.stem}: {theirs} and {ours} ({why})", err=True)
     for path in found.changed:

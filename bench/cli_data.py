@@ -178,6 +178,10 @@ def make(dataset: str, noise_: str, seed: int, root: str | None, set_: tuple[str
     \b
     bench noise make digits symmetric@0.5 --seed 3
     """
+    if output is not None and Path(output).suffix.lower() != ".npz":
+        from bench.fields import FieldError
+
+        raise FieldError("--output", f"{output} would hold .npz, and `file@` goes by the suffix", "give it the suffix .npz")
     _written("npz", dataset, noise_, seed, root, set_, output)
 
 

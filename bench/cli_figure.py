@@ -61,6 +61,8 @@ def _draw(suite: str, kinds: tuple[str, ...], out: str | None, formats: tuple[st
     except spec.SpecError as error:
         raise FieldError(suite, str(error)) from None
     wanted = _wanted(kinds, section)
+    if not Path(results).is_dir():  # which an empty figure would create
+        raise EnvironmentProblem(f"there is no results folder {results}; run a suite first, or name the folder with --results DIR")
     folder = Path(results).resolve() / parsed.name
     manifest = current_manifest(parsed, source, folder)
     found = scan(manifest["entries"], folder)

@@ -26,7 +26,9 @@ def leaderboard(results: str, check: bool, tuning: bool, as_json: bool) -> int:
     bench leaderboard --check                     what continuous integration runs
     bench leaderboard --results my-results --json
     """
+    from bench.api import command_line
     from bench.outcome import EnvironmentProblem
+    from bench.records import named_fault
     from bench.report.leaderboard_files import pages, stale, write_pages
     from bench.report.leaderboard_text import as_json as plain
 
@@ -48,7 +50,8 @@ def leaderboard(results: str, check: bool, tuning: bool, as_json: bool) -> int:
     for path in old:
         click.echo(f"{'stale' if check else 'written'} {path}")
     for name, fault in sorted(board.corrupt.items()):
-        click.echo(f"error: corrupt record {root / name}: {fault}", err=True)
-    hint = "; run `bench leaderboard` and commit what it writes" if check and old else ""
+        click.echo(f"error: {named_fault(root / name, fault)}", err=True)
+    again = command_line("leaderboard", results=results, tuning=tuning)
+    hint = f"; run `{again}` and commit what it writes" if check and old else ""
     click.echo(f"{board.records} cells, {len(board.groups)} tables, {len(texts)} pages, {len(old)} {'stale' if check else 'written'}{hint}")
     return int(failed)

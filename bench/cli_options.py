@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Callable
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 import click
@@ -40,6 +41,12 @@ def guarded(command: Callable[..., int | None]) -> Callable[..., None]:
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             code = 130
+        except BrokenPipeError:
+            raise  # click ends quietly when nobody reads on
+        except OSError as error:  # a file or folder that cannot be read or written, or a disk that is full
+            what = f"{error.filename}: {error.strerror}" if error.filename is not None else str(error) or type(error).__name__
+            _say(f"error: {what}")
+            code = 3
         except Exception as error:
             if type(error).__name__ not in ("EnvironmentProblem", "DataError"):
                 raise
@@ -49,6 +56,12 @@ def guarded(command: Callable[..., int | None]) -> Callable[..., None]:
         sys.exit(code)
 
     return wrapper
+
+
+def note_no_results(results: str) -> None:
+    """A mistyped --results must not look like a suite that has not been run."""
+    if not Path(results).is_dir():
+        click.echo(f"note: there is no results folder {results}", err=True)
 
 
 def _say(message: str) -> None:

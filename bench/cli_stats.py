@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from bench.cli_options import JSON, RESULTS, guarded, parse_only
+from bench.cli_options import JSON, RESULTS, guarded, note_no_results, parse_only
 
 
 @click.command()
@@ -49,6 +49,7 @@ def stats(
 
     _check("--metric", metric, "METRICS")
     _check("--protocol", protocol, "PROTOCOLS")
+    note_no_results(results)
     manifest, records, command = _read(suite, results, parse_only(only))
     try:
         found = statistics(
@@ -102,4 +103,8 @@ def _read(suite: str, results: str, only: Mapping[str, list[str]]) -> tuple[dict
     found = scan(entries, folder)
     for identity in found.corrupt:
         load_record(record_path(folder, identity))
-    return {**manifest, "entries": entries}, found.records, lambda entry: command_for(suite, entry, manifest.get("overrides"))
+
+    def command(entry: Mapping[str, Any]) -> str:
+        return command_for(suite, entry, manifest.get("overrides"), results=results, force=entry["id"] in found.records)
+
+    return {**manifest, "entries": entries}, found.records, command

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from bench.cli_options import guarded
+from bench.cli_options import guarded, note_no_results
 
 FORMATS = ["md", "tex", "csv", "html", "text"]
 PROTOCOLS = ["last", "last_k", "last10", "best_oracle", "best", "selected"]
@@ -40,6 +40,7 @@ def table(
     else:
         from bench.api import table as make_table
 
+        note_no_results(results)
         text = make_table(str(suite), format=fmt, protocol=protocol, published=published, results=results)
     if output is None:
         click.echo(text, nl=not text.endswith("\n"))

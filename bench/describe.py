@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.api import current_manifest, read_plan
+from bench.api import command_line, current_manifest, read_plan
 from bench.live import drivers, duration, running
+from bench.outcome import RESULTS
 from bench.records import first_line
 from bench.safe_text import printable
 from bench.suite import load_suite
@@ -134,7 +135,7 @@ def status_json(suite: str, results: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def status_text(found: dict[str, Any]) -> str:
+def status_text(found: dict[str, Any], results: str = RESULTS) -> str:
     lines = [f"{state:<9} {count}" for state, count in sorted(found["counts"].items())]
     shown = [cell for cell in found["open"] if cell["state"] != "missing"]
     for cell in shown[:20]:
@@ -144,13 +145,20 @@ def status_text(found: dict[str, Any]) -> str:
     if len(shown) > 20:
         lines.append(f"  and {len(shown) - 20} more; --json lists all")
     lines += _running_text(found)
-    next_step = f"bench table {found['file']}"
+    verb, options = "table", dict[str, Any]()
+    if "missing" in found["counts"]:
+        verb = "run"
+    elif {"failed", "diverged"} & set(found["counts"]):
+        verb, options = "run", {"retry_failed": True}
+    elif "corrupt" in found["counts"]:
+        verb, options = "clean", {"records": "corrupt"}
+    next_step = command_line(verb, found["file"], results=results, **options)
     if any(not driver["gone"] for driver in found["drivers"]):
         next_step = "wait; it is running"
-    elif "missing" in found["counts"]:
-        next_step = f"bench run {found['file']}"
-    elif {"failed", "diverged"} & set(found["counts"]):
-        next_step = f"bench run {found['file']} --retry-failed"
+    elif verb == "clean":
+        next_step = f"restore the corrupt records, or remove them: {next_step}"
+    elif verb == "table" and "unreadable" in found["counts"]:
+        next_step = "make the unreadable records readable"
     return "\n".join([*lines, f"{found['suite']}: next: {next_step}"])
 
 
@@ -203,7 +211,7 @@ def listing(what: str) -> list[dict[str, Any]]:
         return [
             {
                 "slug": slug, "classes": cls.num_classes, "groups": cls.grouped, "embedded": cls.embedded,
-                "what": cls.summary,
+                "fields": _fields_text(cls), "what": cls.summary,
             }
             for slug, cls in datasets().items()
         ]  # fmt: skip

@@ -70,38 +70,46 @@ def to_run(plan: Plan, before: Scan, *, force: bool, retry_failed: bool) -> list
 
 
 def adopt(todo: list[Entry], root: Path, folder: Path, statuses: Sequence[str], watched: AbstractSet[str]) -> frozenset[str]:
-    """Copy finished records of the same cells from other suites' folders; a cell is never run twice, unless this suite
-    watches what no record of it shows."""
+    """Copy finished records of the same cells from other suites' folders, of the first of `statuses` that there is; a cell is
+    never run twice, unless this suite watches what no record of it shows."""
     if not todo:
         return frozenset()
-    elsewhere = {path.stem: path for path in sorted(root.glob("*/*.json")) if path.parent != folder}
+    elsewhere: dict[str, list[Path]] = {}
+    for path in sorted(root.glob("*/*.json")):
+        if path.parent != folder:
+            elsewhere.setdefault(path.stem, []).append(path)
     adopted = []
     for entry in todo:
-        path = elsewhere.get(entry.id)
-        if path is None:
-            continue
-        try:
-            record = load_record(path)
-            usable = record["status"] in statuses and watched <= set(record.get("watched") or {})
-        except RecordError:
-            continue  # it will be run here; the corrupt file is reported by the suite that owns it
-        if usable:
+        ranks = [(_rank(path, statuses, watched), path) for path in elsewhere.get(entry.id, ())]
+        rank, found = min(ranks, default=(len(statuses), folder), key=lambda item: item[0])
+        if rank < len(statuses):
             try:
-                write_atomic(record_path(folder, entry.id), path.read_bytes())
+                write_atomic(record_path(folder, entry.id), found.read_bytes())
             except OSError as error:
                 raise EnvironmentProblem(f"cannot write to {folder}: {error.strerror}") from error
             adopted.append(entry.id)
     return frozenset(adopted)
 
 
+def _rank(path: Path, statuses: Sequence[str], watched: AbstractSet[str]) -> int:
+    """Place of a record's status among `statuses`; their number where it cannot be used."""
+    try:
+        record = load_record(path)
+    except RecordError:
+        return len(statuses)  # reported by the suite that owns it
+    usable = record["status"] in statuses and watched <= set(record.get("watched") or {})
+    return statuses.index(record["status"]) if usable else len(statuses)
+
+
 def execute(
-    plan: Plan, todo: list[Entry], folder: Path, data: str | Path | None, cache: Path, executor: str, address: str | None,
-    tracking: str | None, replace: bool, report: RunReport, say: Say, interactive: bool,
+    plan: Plan, todo: list[Entry], before: Scan, folder: Path, data: str | Path | None, cache: Path, executor: str,
+    address: str | None, tracking: str | None, force: bool, report: RunReport, say: Say, interactive: bool,
 ) -> None:  # fmt: skip
     from bench.progress import make_listener
-    from bench.schedule import ResourceError, SaveError, run_jobs
+    from bench.schedule import NoRecord, ResourceError, run_jobs
 
-    jobs = [job_of(plan, entry, folder, data, cache, executor, replace) for entry in todo]
+    known = {entry.id: before.records.get(entry.id, {}).get("checksum", "") for entry in todo}
+    jobs = [job_of(plan, entry, folder, data, cache, executor, force, known[entry.id]) for entry in todo]
     _make_checkpoint_dir(jobs[0].options.checkpoint_dir)
     if plan.suite.resources.memory == "measured":
         jobs = packed_jobs(jobs, folder.parent)
@@ -117,14 +125,15 @@ def execute(
         if isinstance(error.__context__, KeyboardInterrupt):  # the second one: leave now
             raise
         report.interrupted = True
-    except (ResourceError, SaveError) as error:
+    except (ResourceError, NoRecord) as error:
         raise EnvironmentProblem(str(error)) from error
     except ModuleNotFoundError as error:
         if error.name != "ray":
             raise
         raise EnvironmentProblem("Ray is not installed: install it, or use --executor inline") from error
     finally:
-        report.ran += listener.finished_count
+        report.ran += listener.finished_count - listener.counts["lost"]
+        report.lost += listener.counts["lost"]
         report.warnings += listener.warnings
         if mirror is not None:
             report.warnings += [mirror.warning] if mirror.warning else []
@@ -133,7 +142,8 @@ def execute(
 
 
 def job_of(
-    plan: Plan, entry: Entry, folder: Path, data: str | Path | None, cache: Path, executor: str, replace: bool
+    plan: Plan, entry: Entry, folder: Path, data: str | Path | None, cache: Path, executor: str, force: bool,
+    before: str | None = None,
 ) -> Job:  # fmt: skip
     from bench.engine import Engine
     from bench.schedule import Job
@@ -161,7 +171,9 @@ def job_of(
         watch=plan.suite.watched(),
     )
     size = (memory or 0) * 2**30
-    return Job(entry.cell, options, entry.label(), str(folder), cpus=cpu, gpus=gpu, memory=size, replace=replace)
+    return Job(
+        entry.cell, options, entry.label(), str(folder), cpus=cpu, gpus=gpu, memory=size, replace=force, before=before
+    )  # fmt: skip
 
 
 def packed_jobs(jobs: list[Job], results: Path) -> list[Job]:

@@ -139,7 +139,7 @@ def _read(path: Path, found: Merge) -> _Held | None:
     except RecordError as error:
         found.corrupt[path] = error.fault
     except OSError as error:
-        found.corrupt[path] = f"cannot be read ({error.strerror})"
+        found.corrupt[path] = f"cannot be read: {error.strerror}"
     return None
 
 

@@ -45,7 +45,8 @@ _WHEN = ("dataset", "noise", "rate", "model")
 class Recipe:
     """Named hyper-parameters with a source. `set` holds fields of the method and `training.<field>` keys.
 
-    `when` matches cell fields (`dataset`, `noise` kind, `rate`, `model`) against one value or a list of values. Several
+    `when` matches cell fields (`dataset`, `noise` kind, `rate`, `model`) against one value or a list of values. The kind is the
+    one that the noise counts as: `dividemix-seed` as symmetric or asymmetric, `file` as what the suite says (`like`). Several
     recipes of one name may match a cell; later ones override earlier ones. A recipe named `fixed` is what a user who does
     not know the noise could do, so it may not match on `noise` or `rate`.
     """
@@ -90,17 +91,20 @@ class Method(Configurable):
 
     task: Any  # a bench.trial.task.Task, set by the harness before `setup`
 
+    def _lacks(self, hook: str) -> str:
+        return f"{self.slug} does not define {hook}, which a method of the {self.level} level must"
+
     def setup(self, task: Task) -> None:
         """Create learners and per-sample state. Called once, before the first epoch and before a resume."""
-        raise NotImplementedError
+        raise NotImplementedError(self._lacks("setup(task)"))
 
     def epoch(self, epoch: int) -> None:
         """Train for one epoch (0-based)."""
-        raise NotImplementedError
+        raise NotImplementedError(self._lacks("epoch(epoch)"))
 
     def predict(self, images: Tensor) -> Tensor:
         """Class probabilities [N, K] of normalised images [N, C, H, W]; an ensemble says so in its docstring."""
-        raise NotImplementedError
+        raise NotImplementedError(self._lacks("predict(images)"))
 
     def clean_scores(self) -> Tensor | None:
         """Score per training sample [N], higher means 'more likely labelled correctly'; None when it has none yet."""
@@ -186,7 +190,7 @@ class StepMethod(Method):
         return None
 
     def step(self, batch: Batch, epoch: int) -> None:
-        raise NotImplementedError
+        raise NotImplementedError(self._lacks("step(batch, epoch)"))
 
     def epoch(self, epoch: int) -> None:
         self.start_epoch(epoch)
@@ -212,7 +216,7 @@ class LossMethod(StepMethod):
 
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
         """Per-sample losses [B] of logits [B, K]."""
-        raise NotImplementedError
+        raise NotImplementedError(self._lacks("loss(logits, batch)"))
 
     def reduce(self, losses: Tensor) -> Tensor:
         """Hook: the batch's losses [B] as one number; their mean."""
@@ -253,7 +257,14 @@ def methods() -> dict[str, type[Method]]:
         if cls.slug in found and found[cls.slug] is not cls:
             raise RuntimeError(f"entry point {entry.value} claims the slug {cls.slug!r}, which {found[cls.slug]} has")
         found[cls.slug] = cls
-    return dict(sorted(found.items()))
+    return {slug: _without_constructor(cls) for slug, cls in sorted(found.items())}
+
+
+def _without_constructor(cls: type[Method]) -> type[Method]:
+    """The class, or a `FieldError`: a constructor of its own would not get the fields, or not store them."""
+    if cls.__init__ is not Configurable.__init__:
+        raise FieldError("method", f"{cls.__name__} defines __init__; a method has none, put it into setup(task)")
+    return cls
 
 
 def method_class(reference: str, base: Path | None = None) -> type[Method]:
@@ -293,7 +304,7 @@ def method_from_file(path: Path) -> type[Method]:
     builtin = methods().get(found[0].slug)
     if builtin is not None and Path(sys.modules[builtin.__module__].__file__ or "").resolve() != path:
         raise FieldError("method", f"{path} uses the slug {found[0].slug!r} of a built-in method", "choose another slug")
-    return found[0]
+    return _without_constructor(found[0])
 
 
 def method_file(cls: type[Method]) -> Path:

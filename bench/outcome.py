@@ -29,6 +29,7 @@ class RunReport:
     plan: Plan
     scan: Scan
     ran: int = 0
+    lost: int = 0  # cells without a record, by no fault of their own
     interrupted: bool = False
     mirrored: bool = False  # the MLflow mirror has all that ran
     warnings: list[str] = field(default_factory=list)
@@ -43,4 +44,6 @@ class RunReport:
     def exit_code(self) -> int:
         if self.interrupted:
             return 130
+        if self.lost:
+            return 3
         return 0 if set(self.counts) <= {"done", "skipped"} else 1

@@ -20,7 +20,7 @@ TABLE_FILES = {"md": "table.md", "tex": "table.tex", "csv": "table.csv", "html":
 def say_plan(plan: Plan, before: Scan, todo: int, adopted: int, say: Say) -> None:
     counts = before.counts()
     total = len(plan.entries)
-    states = ("done", "failed", "diverged", "skipped", "corrupt")
+    states = ("done", "failed", "diverged", "skipped", "corrupt", "unreadable")
     parts = [f"{counts[state]} {state}" for state in states if counts.get(state)]
     if adopted:
         parts.append(f"{adopted} taken from other suites")
@@ -78,7 +78,7 @@ def write_reports(whole: Plan, suite: str | Path, folder: Path, suffix: str, rep
     name = MANIFEST if not suffix else f"plan{suffix}.json"
     found = scan(manifest["entries"], folder)
     # "Not run" would be wrong for a cell whose record cannot be read.
-    corrupt = {identity: {"status": "failed", "reason": "its record is corrupt"} for identity in found.corrupt}
+    corrupt = {identity: {"status": "failed", "reason": f"its record is {found.states[identity]}"} for identity in found.corrupt}
     records = found.records | corrupt
     report.text = render(table_data(manifest, records, spec), spec, "text")
     _write_if_changed(folder / name, manifest_text(manifest))

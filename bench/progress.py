@@ -89,7 +89,7 @@ class Progress(Listener):
     def lost(self, job: Job, reason: str) -> None:
         self.running.discard(job.id)
         self.counts["lost"] += 1
-        self.warnings.append(f"{job.label}: NOT SAVED, run the suite again: {reason}")
+        self.warnings.append(f"{job.label}: no record, run the suite again: {reason}")
         self.say(f"[{self.finished_count}/{self.total}] lost     {job.label}: {reason}")
         if self.live is not None:
             self.live.counted(self.finished_count, self.time_left())

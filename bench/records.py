@@ -34,14 +34,24 @@ _PLACE = re.compile(r'"@(\d+)@"')
 
 
 class RecordError(Exception):
-    """A record file that cannot be trusted; the message names the file, the fault and the way out."""
+    """A record file that cannot be trusted; the message names the file, the fault and the way out.
 
-    def __init__(self, path: Path, fault: str) -> None:
-        self.path, self.fault = path, fault
+    One that is `unreadable` may be sound, so nothing that removes corrupt records may touch it.
+    """
+
+    def __init__(self, path: Path, fault: str, *, unreadable: bool = False) -> None:
+        self.path, self.fault, self.unreadable = path, fault, unreadable
         super().__init__(
-            f"corrupt record {path}: {fault}. Restore the file from version control or a backup, or delete it and "
+            f"{named_fault(path, fault)}. Make it readable; it may be sound."
+            if unreadable
+            else f"{named_fault(path, fault)}. Restore the file from version control or a backup, or delete it and "
             "run the suite again: only this cell will be run (`bench run --force` replaces it)."
         )
+
+
+def named_fault(path: Path, fault: str) -> str:
+    """Record and fault; what cannot be read is not called corrupt."""
+    return f"{'' if fault.startswith('cannot be read') else 'corrupt '}record {path}: {fault}"
 
 
 def checksum(record: Mapping[str, Any]) -> str:
@@ -98,7 +108,7 @@ def load_record(path: Path) -> dict[str, Any]:
     try:
         record = json.loads(path.read_bytes())
     except OSError as error:
-        raise RecordError(path, f"cannot be read ({error.strerror})") from None
+        raise RecordError(path, f"cannot be read: {error.strerror}", unreadable=True) from None
     except (ValueError, RecursionError) as error:
         raise RecordError(path, f"not JSON ({error})") from None
     if not isinstance(record, dict):

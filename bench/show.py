@@ -25,10 +25,11 @@ class Found:
     """A cell of a results folder: its record if it has one, and the plan entry that wants it, with suite file and overrides."""
 
     id: str
+    results: Path
     folder: Path
     record: dict[str, Any] | None
     entry: dict[str, Any] | None
-    suite: Path | None
+    suite: Path | None  # which need not be there: a plan knows the name of its file alone
     overrides: dict[str, Any] | None
 
     @property
@@ -37,8 +38,10 @@ class Found:
 
     @property
     def command(self) -> str | None:
-        """What runs this cell again, alone; None where no plan in the folder wants it."""
-        return command_for(self.suite, self.entry, self.overrides) if self.suite and self.entry else None
+        """What runs this cell again, alone; None where no plan in the folder wants it, or its suite file is not found."""
+        if self.suite is None or self.entry is None or not self.suite.is_file():
+            return None
+        return command_for(self.suite, self.entry, self.overrides, results=self.results, force=self.record is not None)
 
 
 def find(cell: str, results: Path) -> Found:
@@ -61,7 +64,7 @@ def find(cell: str, results: Path) -> Found:
     here = sorted(wanted, key=lambda item: item[0] != folder)  # the folder of the record first
     entry, plan = (here[0][1], here[0][2]) if here else (None, {})
     suite = _suite_file(here[0][0], plan) if here else None
-    return Found(identity, folder, load_record(path) if path else None, entry, suite, plan.get("overrides"))
+    return Found(identity, results, folder, load_record(path) if path else None, entry, suite, plan.get("overrides"))
 
 
 def _entries(folder: Path) -> list[tuple[dict[str, Any], dict[str, Any]]]:
@@ -138,7 +141,10 @@ def show_text(found: Found, results: Path, *, origins: bool = True) -> str:
     if last:
         lines += ["", f"log {found.log}, its last {len(last)} lines" if len(last) == TAIL else f"log {found.log}"]
         lines += [f"  {line}" for line in last]
-    lines += [f"run it {'again' if record else 'alone'}: {found.command}"] if found.command else []
+    if found.command:
+        lines.append(f"run it {'again' if record else 'alone'}: {found.command}")
+    elif found.suite is not None:
+        lines.append(f"no command runs it from here: its suite file, {found.suite.name}, is neither here nor below suites/")
     return printable("\n".join(lines))
 
 

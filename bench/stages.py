@@ -4,9 +4,9 @@ An entry is one file, `<name>-<first 16 digits of the SHA-256 of its key>.pt`: 3
 length of the header (big-endian), the header (JSON: the whole key, what building cost, the date), then the tensors as
 `torch.save` writes them. A file that is damaged, or holds another key, is built again.
 
-One process builds an entry while others wait for its lock, which the kernel releases when its holder dies. Linux carries
-these locks over NFS (always with version 4, with its lock service before), so machines that share the folder share the
-work. Where a file system has no such locks nobody waits: an entry may then be built twice, with the same result.
+One process builds an entry while others wait for its lock (`bench.locks`). Linux carries these locks over NFS (always with
+version 4, with its lock service before), so machines that share the folder share the work. Where a file system has no
+such locks nobody waits: an entry may then be built twice, with the same result.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bench.cell import canonical_json
+from bench.locks import acquired
 from bench.records import write_atomic
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
 VERSION = 1
 SUFFIX = ".pt"
-POLL_SECONDS = 0.25
 _DIGEST = hashlib.sha256().digest_size
 _LENGTH = 8
 _DOMAIN = "bench stage 1\n"
@@ -224,35 +224,16 @@ def _header(body: bytes) -> tuple[dict[str, Any], int]:
 @contextlib.contextmanager
 def _locked(path: Path, warn: Callable[[str], None], waiting: Callable[[], None]) -> Iterator[bool]:
     """Hold the lock of an entry; False where there is none to be had."""
-    lock = _acquired(path.with_suffix(".lock"), warn, waiting)
+    lock = None
+    try:
+        lock = acquired(path.with_suffix(".lock"), waiting)
+    except OSError as error:
+        warn(f"stage cache: no lock in {path.parent} ({error.strerror or error}); others may build the same")
     try:
         yield lock is not None
     finally:
         if lock is not None:
             lock.release()
-
-
-def _acquired(path: Path, warn: Callable[[str], None], waiting: Callable[[], None]) -> Any:
-    """A held lock, or None. The file stays: removing it would let a third process lock a new file of that name."""
-    try:
-        from filelock import FileLock, Timeout
-    except ImportError:
-        return None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path)
-        while True:
-            try:
-                lock.acquire(timeout=0)
-                return lock
-            except Timeout:
-                if not isinstance(lock, FileLock):  # a mere marker file, which a crashed process would leave behind
-                    return None
-            waiting()
-            time.sleep(POLL_SECONDS)
-    except (OSError, NotImplementedError) as error:
-        warn(f"stage cache: no lock in {path.parent} ({getattr(error, 'strerror', None) or error}); others may build the same")
-        return None
 
 
 # -- looking and cleaning ----------------------------------------------------------------------------------------------

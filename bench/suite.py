@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from bench.fields import nearest
+from bench.fields import FieldError, nearest
 from bench.kinds import check as check_kind
 from bench.report.spec import SpecError, TableSpec
 from bench.watch import Watch
@@ -27,7 +28,8 @@ def seed_list(value: Any) -> Any:
     """A number N is the first N seeds, 0 to N-1: in a suite, on the command line, from Python."""
     if isinstance(value, int) and not isinstance(value, bool):
         if not 1 <= value <= MAX_SEEDS:
-            raise ValueError(f"a number of seeds is 1 to {MAX_SEEDS}; the seed {value} alone is [{value}]")
+            alone = f"; the seed {value} alone is [{value}]" if value >= 0 else ", and a seed is 0 or more"
+            raise ValueError(f"a number of seeds is 1 to {MAX_SEEDS}{alone}")
         return list(range(value))
     return list(value) if isinstance(value, (tuple, range)) else value
 
@@ -256,7 +258,7 @@ def _problems(error: ValidationError, source: Source) -> list[Problem]:
         kind, message, hint = item["type"], item["msg"].removeprefix("Value error, "), ""
         if kind == "extra_forbidden":
             message = f"unknown key {path[-1]!r}"
-            hint = nearest(str(path[-1]), _keys_at(path))
+            hint = _section_hint(source, path, item["input"]) or nearest(str(path[-1]), _keys_at(path))
         elif kind == "missing":
             message = f"the key {path[-1]!r} is missing"
         elif kind == "too_short":
@@ -264,12 +266,42 @@ def _problems(error: ValidationError, source: Source) -> list[Problem]:
         elif path == ("name",):
             message = f"{item['input']!r} cannot be the name of a suite, which is its folder of results"
             hint = "letters, digits, '.', '_' and '-'; give one with `name:` or rename the file"
+        elif kind == "list_type" and path[-1:] in (("seeds",), ("tune_seeds",)):
+            message, hint = f"{item['input']!r} is neither a number nor a list", "3 is the first three, [4, 7] are these two"
         elif path in problems:  # a value that fits none of several types
             message = f"{item['input']!r} is neither a name nor a mapping"
+        elif kind in ("dict_type", "model_type"):
+            what = "neither a name nor a mapping" if {"methods", "datasets", "base"} & set(path[-2:]) else "not a mapping"
+            message = "it is empty" if item["input"] is None else f"{item['input']!r} is {what}"
+            hint = f"a mapping such as {_EXAMPLES[path[-1]]}" if path[-1] in _EXAMPLES else ""
         elif not isinstance(item["input"], (dict, list)):
             message = f"{item['input']!r}: {message[0].lower()}{message[1:]}"
         problems[path] = source.problem(path, message, hint)
     return list(problems.values())
+
+
+_EXAMPLES = {
+    "training": "{epochs: 60}", "model": "{name: tiny-cnn}, or its name", "protocol": "{last_k: 10}", "resources": "{cpu: 1}",
+    "params": "{lam: 1}", "table": "{protocols: [last]}",
+}  # fmt: skip
+
+
+def _section_hint(source: Source, path: Path_, value: Any) -> str:
+    """Where a field belongs that stands beside the name of its method; "" for any other unknown key."""
+    entry: Any = source.data
+    try:
+        for part in path[:-1]:
+            entry = entry if part == 0 and isinstance(entry, dict) else entry[part]  # one row need not be a list
+        name = entry["method"]
+        from bench.method import method_class
+        from bench.training import Training
+
+        for section, owner in (("params", method_class(name, source.path.parent)), ("training", Training)):
+            if path[-1] in owner.fields():
+                return f"write it in {section}: {{{path[-1]}: {json.dumps(value)}}}"
+    except (KeyError, IndexError, TypeError, AttributeError, ImportError, FieldError):
+        pass  # the name of the method is wrong as well, which the plan says
+    return ""
 
 
 _NESTED: dict[Any, type[BaseModel]] = {

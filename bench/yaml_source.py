@@ -6,6 +6,7 @@ includes form a cycle.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import os
 from dataclasses import dataclass, field
@@ -125,8 +126,11 @@ def _read_bytes(path: Path) -> bytes:
             raise SuiteError([Problem(shown, None, "", message, "is this really a suite? split it with `include`")])
         return raw
     except FileNotFoundError:
-        near = sorted(str(p) for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
-        hint = ("in that folder: " + ", ".join(near[:8])) if near else "`bench ls suites` lists the suites it knows"
+        here = sorted(path.parent.glob("*.yaml"))
+        known = {file.stem: str(file) for file in [*sorted(Path("suites").rglob("*.yaml")), *here]}  # a bare name means those too
+        near = difflib.get_close_matches(path.stem, known, cutoff=0.7)
+        hint = ("in that folder: " + ", ".join(map(str, here[:8]))) if here else "`bench ls suites` lists the suites it knows"
+        hint = "did you mean " + " or ".join(known[stem] for stem in near) + "?" if near else hint
         raise SuiteError([Problem(shown, None, "", "no such file", hint)]) from None
     except OSError as error:
         raise SuiteError([Problem(shown, None, "", f"cannot be read: {error.strerror}")]) from None

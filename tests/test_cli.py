@@ -20,10 +20,13 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 from finished import finish, made_up_record
+from resident_trees import cifar10
 
 import bench
 from bench import cli
 from bench.api import read_plan
+from bench.data import datasets
+from bench.execute import adopt, execute
 from bench.progress import make_listener
 from bench.records import load_record, load_records, record_files, write_record
 from bench.yaml_source import SuiteError
@@ -436,7 +439,7 @@ def test_a_file_that_is_no_suite(tmp_path: Path, raw: bytes, says: str) -> None:
 def test_a_suite_that_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "near.yaml").write_text(SMALL)
     done = command(tmp_path, "run", "nere.yaml")
-    assert done.returncode == 2 and "nere.yaml: no such file (in that folder: near.yaml)" in done.stderr
+    assert done.returncode == 2 and "nere.yaml: no such file (did you mean near.yaml?)" in done.stderr
     done = command(tmp_path, "run", ".")
     assert done.returncode == 2 and "is a folder, not a suite file" in done.stderr
 
@@ -471,6 +474,20 @@ def test_a_gpu_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     done = here(tmp_path, monkeypatch, "run", "small.yaml", *INLINE)
     assert done.exit_code == 3 and "small asks for a GPU (resources.gpu)" in done.output
     assert record_files(tmp_path / "results" / "small") == [], "no failed records of cells that could never run"
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_data_that_are_not_there_are_no_fault_of_a_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seeds: int) -> None:
+    (tmp_path / "small.yaml").write_text(SMALL.replace("digits", "cifar10").replace("none, ", "").replace("[0, 1]", str(seeds)))
+    (tmp_path / "data").mkdir()
+    done = here(tmp_path, monkeypatch, "run", "small.yaml", *INLINE, "--data", "data")
+    assert done.exit_code == 3, "two lost cells, and with two seeds three after which nothing more is tried"
+    assert "data/cifar-10-batches-py/data_batch_1: CIFAR-10 is missing" in done.output and "bench data get" in done.output
+    assert done.output.count("] lost     cifar10 ") == seeds + 1
+    assert record_files(tmp_path / "results" / "small") == []
+    monkeypatch.setitem(datasets(), "cifar10", cifar10(tmp_path / "data"))
+    done = here(tmp_path, monkeypatch, "run", "small.yaml", *INLINE, "--data", "data")
+    assert done.exit_code == 0 and f"small: {2 * seeds} done; ran {2 * seeds} now" in done.output
 
 
 def test_a_disk_that_is_full_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -569,7 +586,7 @@ def test_progress_counts_what_finished_failed_and_was_lost(
     assert lines[1].startswith(f"[2/8] failed   {jobs[1].label}: ")
     assert lines[2] == f"[3/8] lost     {jobs[2].label}: the disk is full"
     assert progress.warnings == [
-        f"{jobs[1].label}: odd", f"{jobs[2].label}: NOT SAVED, run the suite again: the disk is full",
+        f"{jobs[1].label}: odd", f"{jobs[2].label}: no record, run the suite again: the disk is full",
     ]  # fmt: skip
 
 
@@ -752,6 +769,55 @@ def test_filters_and_overrides_are_the_same_from_python(small: Path, monkeypatch
     for arguments, says in faults:
         with pytest.raises(SuiteError, match=says):
             bench.run("small.yaml", **arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("other", [{"status": "failed"}, {"status": "diverged"}, {"status": "done"}, None])
+def test_the_best_record_of_other_suites_that_can_be_used_is_adopted(tmp_path: Path, other: dict[str, Any] | None) -> None:
+    """Before it comes one that diverged, after it one that failed or diverged, one without what is watched, a damaged one."""
+    for name in ("a", "b", "c"):
+        (tmp_path / f"{name}.yaml").write_text(SMALL.replace("[0, 1]", "1").replace("[none, symmetric@0.5]", "none"))
+    ids = finish(tmp_path / "a.yaml", tmp_path / "results")
+    for identity in ids:
+        record = load_record(tmp_path / "results" / "a" / f"{identity}.json")
+        write_record(tmp_path / "results" / "a", {**record, "watched": {"losses": {}}})
+        write_record(tmp_path / "results" / "0", {**record, "status": "diverged"})  # perhaps by another machine or older code
+        if other is not None:
+            write_record(tmp_path / "results" / "b", {**record, **other})
+        else:
+            (tmp_path / "results" / "b").mkdir(exist_ok=True)
+            (tmp_path / "results" / "b" / f"{identity}.json").write_text("{")
+    entries: Any = [SimpleNamespace(id=identity) for identity in ids]
+    for watched in (set(), {"losses"}):
+        found = adopt(entries, tmp_path / "results", tmp_path / "results" / "c", ("done", "diverged"), watched)
+        assert found == set(ids)
+        assert all(load_record(tmp_path / "results" / "c" / f"{identity}.json")["watched"] == {"losses": {}} for identity in ids)
+
+
+@pytest.mark.parametrize("status", ["done", "failed"])
+def test_what_another_run_has_repaired_since_the_plan_is_not_run_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: str
+) -> None:
+    (tmp_path / "one.yaml").write_text(SMALL.replace("[0, 1]", "1").replace("[none, symmetric@0.5]", "none"))
+    folder = tmp_path / "results" / "one"
+
+    def write(**changes: Any) -> None:
+        for record in load_records(folder).values():
+            write_record(folder, {**made_up_record(record["cell"], record["id"], "one"), **changes})
+
+    def between(*arguments: Any) -> None:
+        """The other run, after this one has planned."""
+        write(status=status, reason=None if status == "done" else "by the other run")
+        theirs.update({path.name: path.read_bytes() for path in record_files(folder)})
+        execute(*arguments)
+
+    theirs: dict[str, bytes] = {}
+    finish(tmp_path / "one.yaml", tmp_path / "results")
+    write(status="failed", reason="out of luck", metrics={})
+    monkeypatch.setattr("bench.api.execute", between)
+    options: dict[str, Any] = {"results": tmp_path / "results", "executor": "inline", "tracking": "none", "say": None}
+    report = bench.run(tmp_path / "one.yaml", retry_failed=True, **options)
+    assert report.counts == {status: 2}
+    assert {path.name: path.read_bytes() for path in record_files(folder)} == theirs
 
 
 def test_a_record_of_another_suite_that_diverged_is_not_adopted_on_retry(tmp_path: Path) -> None:

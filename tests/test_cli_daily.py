@@ -17,9 +17,10 @@ from click.testing import CliRunner
 from finished import finish, made_up_record
 from test_cli import INLINE, SMALL, here
 
-from bench import cli, live
-from bench.api import read_plan
+from bench import api, cli, live
+from bench.api import command_line, read_plan
 from bench.cli_completion import commands
+from bench.cli_options import guarded
 from bench.progress import make_listener
 from bench.records import load_record, record_files, record_path, write_record
 
@@ -239,6 +240,129 @@ def test_doctor_asks_who_listens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         code, found = findings(tmp_path, monkeypatch, "--address", place, "--tracking", f"http://{place}")
     assert code == 0 and found["Ray cluster"]["detail"] == f"{place} answers"
     assert found["MLflow store"]["detail"] == f"http://{place} answers"
+
+
+# -- what to do next -----------------------------------------------------------------------------------------------
+def test_a_command_line_repeats_what_is_not_by_default() -> None:
+    options = {"only": ("method=a b",), "set": (), "seeds": "3", "results": "results", "executor": "ray", "data": None}
+    assert command_line("run", "my suite.yaml", **options) == "bench run 'my suite.yaml' --only 'method=a b' --seeds 3"
+    options |= {"results": "r", "executor": "inline", "only": ("rate=0", "seed=1"), "retry_failed": True, "force": False}
+    assert command_line("run", "s", **options) == (
+        "bench run s --only rate=0 --only seed=1 --seeds 3 --results r --executor inline --retry-failed"
+    )
+    assert command_line("run", "s", tracking="http://me:secret@host:5000") == "bench run s --tracking http://host:5000"
+
+
+def test_a_run_says_how_to_go_on_with_its_own_options(suite: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (suite / "results").rename(suite / "my results")
+    changed(records(suite, "my results")[0], status="failed", reason="x", metrics={})
+    done = here(suite, monkeypatch, "run", "small.yaml", "--results", "my results", "--only", "dataset=digits", *INLINE)
+    again = "bench run small.yaml --only dataset=digits --results 'my results' --executor inline --tracking none --retry-failed"
+    assert done.output.splitlines()[-1] == (
+        f"not all cells are done; `bench show CELL --results 'my results'` shows why, `{again}` tries again"
+    )
+    assert f"(bench show {records(suite, 'my results')[0].stem} --results 'my results')" in done.output
+
+    report = api.run(suite / "small.yaml", results=suite / "my results", say=None)
+    report.interrupted = True
+    monkeypatch.setattr(api, "run", lambda *_, **__: report)
+    done = here(suite, monkeypatch, "run", "small.yaml", "small.yaml", "--results", "my results", "--seeds", "2")
+    assert done.output.splitlines()[-1].endswith(
+        "continue with: bench run small.yaml small.yaml --seeds 2 --results 'my results'"
+    ), "a suite that was not reached is still to be run"
+
+
+def test_status_show_and_stats_name_the_results_folder(suite: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (suite / "results").rename(suite / "r")
+    status = ("status", "small.yaml", "--results", "r")
+    assert here(suite, monkeypatch, *status).stdout.endswith("next: bench table small.yaml --results r\n")
+    failed, missing, done, *_ = records(suite, "r")
+    missing.unlink()
+    assert here(suite, monkeypatch, *status).stdout.endswith("next: bench run small.yaml --results r\n")
+    shown = here(suite, monkeypatch, "show", missing.stem, "--results", "r", "--no-origins").stdout.splitlines()[-1]
+    assert shown.startswith("run it alone: bench run small.yaml --only ") and shown.endswith(" --results r")
+    shown = here(suite, monkeypatch, "show", done.stem, "--results", "r", "--no-origins").stdout.splitlines()[-1]
+    assert shown.startswith("run it again: ") and shown.endswith(" --results r --force")
+    changed(failed, status="failed", reason="x", metrics={})
+    stats = json.loads(here(suite, monkeypatch, "stats", "small.yaml", "--results", "r", "--json").stdout)
+    cells = [cell for section in stats["sections"] for cell in section["missing"]]
+    ends = {cell["status"]: cell["command"].partition(" --results ")[2] for cell in cells}
+    assert ends == {"missing": "r", "failed": "r --force"}
+
+
+def test_show_names_no_suite_file_that_is_not_there(suite: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (suite / "elsewhere").mkdir()
+    (suite / "small.yaml").rename(suite / "elsewhere" / "small.yaml")
+    cell = records(suite)[0].stem
+    shown = here(suite, monkeypatch, "show", cell, "--no-origins").stdout.splitlines()[-1]
+    assert shown == "no command runs it from here: its suite file, small.yaml, is neither here nor below suites/"
+    assert json.loads(here(suite, monkeypatch, "show", cell, "--json", "--full").stdout)["command"] is None
+
+
+def test_a_record_that_cannot_be_read_is_not_offered_for_removal(suite: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = records(suite)[0]
+    path.unlink()
+    path.mkdir()  # what root cannot read either
+    shown = here(suite, monkeypatch, "status", "small.yaml").stdout
+    assert "unreadable 1" in shown and "corrupt" not in shown and "cannot be read: Is a directory" in shown
+    assert shown.endswith("next: make the unreadable records readable\n")
+    assert json.loads(here(suite, monkeypatch, "clean", "--records", "corrupt", "--json").stdout)["found"] == []
+    done = here(suite, monkeypatch, "run", "small.yaml", *INLINE)
+    assert "7 done, 1 unreadable; 0 to run" in done.output and f"error: record {path}: cannot be read" in done.output
+
+
+def test_status_of_corrupt_records_does_not_send_to_the_table_that_refuses_them(
+    suite: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records(suite)[0].write_text("{")
+    shown = here(suite, monkeypatch, "status", "small.yaml").stdout
+    again = "bench clean small.yaml --records corrupt"
+    assert shown.endswith(f"small: next: restore the corrupt records, or remove them: {again}\n")
+    assert "record (corrupt)" in here(suite, monkeypatch, *again.split()[1:]).stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "code"), [(["table"], 0), (["status"], 1), (["stats"], 1), (["figure"], 3), (["figure", "curves"], 3)]
+)
+def test_a_results_folder_that_is_not_there_is_said(
+    suite: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], code: int
+) -> None:
+    name, *kinds = words
+    done = here(suite, monkeypatch, name, "small.yaml", *kinds, "--results", "nope")
+    assert done.exit_code == code and "there is no results folder nope" in done.stderr
+    assert not (suite / "nope").exists()
+    if name != "figure":  # which takes long
+        assert "results folder" not in here(suite, monkeypatch, name, "small.yaml").stderr
+
+
+# -- files that cannot be read or written --------------------------------------------------------------------------
+def test_what_the_machine_refuses_is_exit_code_3(suite: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (suite / "file").write_text("")
+    for words in (
+        ("noise", "make", "digits", "none", "--output", "file/x.npz"),
+        ("noise", "export", "digits", "none", "--format", "csv", "--output", "file/x.csv"),
+        ("noise", "describe", "digits", "none", "--figure", "file/x.png"),
+        ("pages", "--out", "file/pages"),
+    ):
+        done = here(suite, monkeypatch, *words)
+        assert done.exit_code == 3 and done.stderr.startswith("error: file"), words
+
+    def refused(*_: Any, **__: Any) -> None:
+        raise PermissionError(13, "Permission denied", "/data/mine")
+
+    monkeypatch.setattr("bench.data.tools.check", refused)
+    monkeypatch.setattr("bench.describe.plan_text", refused)
+    for words in (("data", "check", "cifar10"), ("plan", "small.yaml")):
+        done = here(suite, monkeypatch, *words)
+        assert (done.exit_code, done.stderr) == (3, "error: /data/mine: Permission denied\n")
+
+
+def test_a_reader_that_went_away_is_left_to_click() -> None:
+    def gone() -> None:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    with pytest.raises(BrokenPipeError):
+        guarded(gone)()
 
 
 # -- merge ---------------------------------------------------------------------------------------------------------

@@ -60,6 +60,16 @@ def test_make_keeps_labels_and_truth(tmp_path: Path) -> None:
         assert (made["labels"] != made["true_labels"]).sum() == int(0.3 * 2170)
 
 
+def test_make_refuses_a_name_that_no_suite_could_use(tmp_path: Path) -> None:
+    done = bench("noise", "make", "digits", "none", "--output", str(tmp_path / "made.foo"))
+    assert done.exit_code == 2 and "give it the suffix .npz" in done.output and not list(tmp_path.iterdir())
+
+
+def test_ls_datasets_lists_the_fields() -> None:
+    rows = {row["slug"]: row for row in json.loads(bench("ls", "datasets", "--json").stdout)}
+    assert rows["image-folder"]["fields"].startswith("folder=, csv=, classes=(), size=0") and rows["digits"]["fields"] == ""
+
+
 def test_faults_are_named() -> None:
     done = bench("noise", "describe", "digits", "symetric@0.5")
     assert done.exit_code == 2 and "did you mean symmetric" in done.output

@@ -401,3 +401,14 @@ def test_check_tells_the_content(tmp_path: Path) -> None:
     assert findings[0].text == f"content: {ImageFolder.planned(dict(OWN), tmp_path)['content']}"
     assert findings[1].text == "train: 12 images 3x16x16; per class ant 4, bee 4, cow 4; per group a 6, b 6"
     assert any(finding.text == "given labels: 2 of 12 are wrong, 16.67%" for finding in findings)
+
+
+def test_faults_end_with_the_command_that_examines_this_folder(tmp_path: Path) -> None:
+    root = tmp_path / "my data"
+    with pytest.raises(DataError) as caught:
+        ImageFolder(folder="own").load(root)
+    assert str(caught.value).endswith(f"; see: bench data check image-folder --root '{root}' --set folder=own")
+    own_list(tmp_path, [{"image": "x.png"}])
+    with pytest.raises(DataError) as caught:
+        ImageFolder(**OWN).load(tmp_path)
+    assert str(caught.value).endswith(f" --root {tmp_path} --set folder=own --set csv=labels.csv")

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from small import Table, make_task, pixels, plain_images, start, table_task
 from torch import Tensor
 
-from bench.method import NEEDS, LossMethod, Recipe, methods
+from bench.method import NEEDS, EpochMethod, LossMethod, Recipe, StepMethod, methods
 from bench.training import Training
 from bench.trial.task import Batch
 from methods.elr import ELR
@@ -89,6 +89,24 @@ def test_the_harness_trains_on_the_mean_loss() -> None:
     assert [loss for loss, _ in net.steps] == pytest.approx([float(losses[i].mean()) for i in (first, second)])
     torch.testing.assert_close(method.clean_scores(), -losses)
     assert net.steps[0][1][second].abs().sum() == 0 and net.steps[0][1][first].abs().sum() > 0
+
+
+def test_a_hook_that_is_missing_is_named() -> None:
+    class Bare(LossMethod):
+        slug = "bare"
+
+    class Empty(EpochMethod):
+        slug = "empty"
+
+    says = r"bare does not define loss\(logits, batch\), which a method of the loss level must"
+    with pytest.raises(NotImplementedError, match=says):
+        begun(Bare()).epoch(0)
+    method: Any = Empty()
+    for hook in ("setup", "epoch", "predict"):
+        with pytest.raises(NotImplementedError, match=rf"empty does not define {hook}\("):
+            getattr(method, hook)(None)
+    with pytest.raises(NotImplementedError, match=r"does not define step\("):
+        StepMethod().step(batch_of([0]), 0)
 
 
 def test_losses_that_are_not_per_sample_are_refused() -> None:

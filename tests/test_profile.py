@@ -480,7 +480,7 @@ def test_a_method_that_fails_is_named_and_ends_with_one(tmp_path: Path, monkeypa
     ("arguments", "code", "message"),
     [
         (["erx"], 2, "did you mean erm or elr?"),
-        (["smal.yaml"], 2, "in that folder: small.yaml"),
+        (["smal.yaml"], 2, "did you mean small.yaml?"),
         (["small"], 2, "the suite of that name is suites/small.yaml"),
         (["./absent.py"], 2, "no file"),
         (["erm", "--dataset", "digis"], 2, "did you mean digits"),

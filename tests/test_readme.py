@@ -16,6 +16,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from bench import cli
+from bench.data import load as load_data
 from bench.plan import make_plan
 from bench.records import load_record, record_files
 from bench.suite import MATCH_KEYS, Suite, load_suite
@@ -145,6 +146,24 @@ def test_the_example_suites_show_every_key_and_are_valid(tmp_path: Path) -> None
         except SuiteError as error:  # an example of a rule need not match anything in the example
             assert [str(p) for p in error.problems if "no cell" not in p.message] == []
     assert set(Suite.model_fields) - shown - {"name", "description"} == set(), "the manual shows each key"
+
+
+def test_data_of_your_own_is_as_the_manual_says(tmp_path: Path) -> None:
+    """Its suite, with a tree and a list of that form."""
+    from PIL import Image
+
+    (text,), (rows,) = blocks("suites/README.md", "yml"), blocks("suites/README.md", "csv")
+    for name in ("cat", "dog"):
+        (tmp_path / "data" / "mine" / name).mkdir(parents=True)
+        for number in range(10):
+            Image.new("RGB", (16, 16), (number, 0, 0)).save(tmp_path / "data" / "mine" / name / f"{number:02}.png")
+    (tmp_path / "data" / "mine" / "list.csv").write_text(rows)
+    (tmp_path / "own.yaml").write_text(text)
+    plan = make_plan(*load_suite(tmp_path / "own.yaml"), data=tmp_path / "data")
+    folder, listed = (load_data(entry.cell["dataset"], tmp_path / "data") for entry in plan.entries)
+    assert (len(folder.train), len(folder.test), folder.class_names) == (16, 4, ("cat", "dog")), "a fifth is for testing"
+    assert (len(listed.train), len(listed.test), listed.group_names) == (1, 1, ("day", "night"))
+    assert listed.train.labels.tolist() == [0] and listed.given_labels is not None and listed.given_labels.tolist() == [1]
 
 
 @pytest.mark.parametrize("manual", ["suites/README.md"])

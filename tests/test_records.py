@@ -202,7 +202,6 @@ CORRUPTIONS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "an old schema": (lambda p: edited(p, schema=0), "schema 0, this version of bench reads 1"),
     "a future schema": (lambda p: edited(p, schema=2), "schema 2, this version of bench reads 1"),
     "no schema": (lambda p: edited(p, schema=...), "schema None"),
-    "a folder": (lambda p: (p.unlink(), p.mkdir()), "cannot be read"),
 }
 
 
@@ -217,6 +216,17 @@ def test_a_corrupt_record_is_refused_by_name(tmp_path: Path, name: str) -> None:
     assert str(path) in message and fault in message and "run the suite again" in message
     with pytest.raises(RecordError, match=path.name):
         load_records(tmp_path)
+
+
+def test_a_record_that_cannot_be_read_is_not_called_corrupt(tmp_path: Path) -> None:
+    """It may be sound: nobody must be told to delete it."""
+    path = write_record(tmp_path, make_record())
+    path.unlink()
+    path.mkdir()  # what root cannot read either
+    with pytest.raises(RecordError) as caught:
+        load_record(path)
+    assert str(caught.value) == f"record {path}: cannot be read: Is a directory. Make it readable; it may be sound."
+    assert caught.value.unreadable and not RecordError(path, "not JSON").unreadable
 
 
 def test_a_record_under_another_name_is_refused(tmp_path: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import math
 import os
 import random
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,12 +21,14 @@ from small import MLP, make_cell
 from torch import Tensor
 
 from bench.cell import cell_id
+from bench.data import DataError
+from bench.engine import Engine
 from bench.method import EpochMethod, LossMethod, Method, methods
 from bench.ops.losses import cross_entropy
 from bench.records import load_record, write_record
 from bench.trial import checkpoint, runner
 from bench.trial import task as task_module
-from bench.trial.runner import Options, checkpoint_path, forget_checkpoint, run_cell
+from bench.trial.runner import DeviceLost, Options, checkpoint_path, forget_checkpoint, run_cell
 from bench.trial.storage import Folder
 
 OPTIONS = Options("quickstart")
@@ -300,6 +304,63 @@ def test_cells_that_cannot_be_run_are_records(axis: str, value: Any, reason: str
     load_record(write_record(tmp_path, record))
 
 
+def test_missing_data_is_no_record(tmp_path: Path) -> None:
+    cell = {**make_cell("erm", noise="none"), "dataset": {"name": "cifar10", "revision": "1"}}
+    with pytest.raises(DataError, match="CIFAR-10 is missing"):
+        run_cell(cell, Options("suite", data_root=str(tmp_path)))
+
+
+ASSERT = "CUDA error: device-side assert triggered\nCompile with `TORCH_USE_CUDA_DSA`"
+
+
+@pytest.mark.parametrize(
+    ("text", "lost"), [(ASSERT, True), ("CUDA error: out of memory", False), ("CUDA out of memory.", False), ("other", False)]
+)
+@pytest.mark.parametrize("error", [RuntimeError, getattr(torch, "AcceleratorError", RuntimeError)])
+def test_an_error_after_which_no_cell_can_run_in_the_process_is_told_apart(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: type[RuntimeError], text: str, lost: bool
+) -> None:
+    class Asserting(LossMethod):
+        slug = "asserting"
+
+        def loss(self, logits: Tensor, batch: Any) -> Tensor:
+            if self.task.current_epoch == 1:
+                raise error(text)
+            return cross_entropy(logits, batch.labels)
+
+    record = run_cell(with_method(monkeypatch, Asserting), OPTIONS)
+    assert isinstance(record, DeviceLost) == (lost or (text == "other" and error is not RuntimeError))
+    assert record["status"] == "failed" and text in record["reason"]
+    assert record["curve"]["epoch"] == [0] and record["cost"]["backward_images"] > 0
+    load_record(write_record(tmp_path, record))
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("method", ["erm", "elr-plus", "dividemix"])
+def test_nothing_of_a_cell_outlives_it(monkeypatch: pytest.MonkeyPatch, method: str, fails: bool) -> None:
+    """Whoever waits for Python's collector has two cells in the memory of the device; learners and averages among the parts."""
+    parts: list[Any] = []
+
+    class Noted(runner._Trial):
+        def finish(self, begin: Any) -> None:
+            assert self.task is not None
+            held = [self, self.task, self.task._images, *self.task._learners.values(), *self.task._averages]
+            parts.extend(weakref.ref(part) for part in held)
+            super().finish(begin)
+
+    monkeypatch.setattr(runner, "_Trial", Noted)
+    if fails:
+        monkeypatch.setattr(runner, "metrics", lambda *_: 1 / 0)
+    gc.collect()
+    gc.disable()
+    try:
+        record = run_cell(make_cell(method, methods()[method].smoke, model=MLP), OPTIONS)
+        assert record["status"] == ("failed" if fails else "done") and len(parts) >= 4
+        assert [type(part()).__name__ for part in parts if part() is not None] == []
+    finally:
+        gc.enable()
+
+
 def test_interrupts_pass_through(monkeypatch: pytest.MonkeyPatch) -> None:
     class Interrupted(EpochMethod):
         slug = "interrupted"
@@ -478,15 +539,15 @@ def test_a_damaged_checkpoint_is_a_warning_and_a_fresh_start(
 def test_no_flipped_bit_of_a_checkpoint_is_accepted(stopped: tuple[dict, Path]) -> None:
     cell, path = stopped
     good = path.read_bytes()
-    code = stored(path)["code"]
+    made = stored(path)["made"]
     where = Folder(path.parent)
-    state, why = checkpoint.load(where, cell_id(cell), code, torch.device("cpu"))
+    state, why = checkpoint.load(where, cell_id(cell), made, torch.device("cpu"))
     assert state is not None and why is None
     for position in range(0, len(good), 97):
         flipped = bytearray(good)
         flipped[position] ^= 1
         path.write_bytes(flipped)
-        state, why = checkpoint.load(where, cell_id(cell), code, torch.device("cpu"))
+        state, why = checkpoint.load(where, cell_id(cell), made, torch.device("cpu"))
         assert state is None and "damaged" in why
 
 
@@ -501,7 +562,7 @@ def test_checkpoints_of_other_code_cells_and_versions_are_ignored(
     assert epochs == [0, 1, 2] and "belongs to another cell or version" in record["warnings"][0]
 
     interrupted(cell, tmp_path, 2)
-    monkeypatch.setattr(checkpoint, "VERSION", 2)
+    monkeypatch.setattr(checkpoint, "VERSION", checkpoint.VERSION + 1)
     record, epochs = finished(cell, tmp_path)
     assert epochs == [0, 1, 2] and "belongs to another cell or version" in record["warnings"][0]
 
@@ -511,6 +572,43 @@ def test_checkpoints_of_other_code_cells_and_versions_are_ignored(
     monkeypatch.setattr(runner.provenance, "describe", lambda *a: {**describe(*a), "code": "0123456789abcdef"})
     record, epochs = finished(cell, tmp_path)
     assert epochs == [0, 1, 2] and "was made by other code" in record["warnings"][0]
+
+
+def test_a_checkpoint_of_another_engine_is_not_resumed(trials: list[Any], tmp_path: Path) -> None:
+    """The record says of all epochs how they were computed."""
+    cell = make_cell("erm", training={"epochs": 4})
+    straight = results(run_cell(cell, OPTIONS), trials[-1])
+    options = Options("suite", work_folder=str(tmp_path), checkpoint_seconds=0.0, engine=Engine("bfloat16"))
+
+    def stop(epoch: int, values: Any) -> None:
+        if epoch == 2:
+            raise Stop
+
+    with pytest.raises(Stop):
+        run_cell(cell, options, stop)
+    record, epochs = finished(cell, tmp_path)
+    (warning,) = record["warnings"]
+    assert epochs == [0, 1, 2, 3] and "was made with precision bfloat16 (now float32), starting from the first" in warning
+    assert same(results(record, trials[-1]), straight) and record["provenance"]["engine"]["precision"] == "float32"
+
+
+@pytest.mark.parametrize(("key", "value"), [("torch", "2.0.0"), ("device", "cuda")])
+def test_a_checkpoint_of_another_torch_or_kind_of_device_is_not_resumed(stopped: tuple[dict, Path], key: str, value: str) -> None:
+    cell, path = stopped
+    made = stored(path)["made"]
+    assert set(made) == {"code", "torch", "device", *Engine().describe()}
+    state, why = checkpoint.load(Folder(path.parent), cell_id(cell), {**made, key: value}, torch.device("cpu"))
+    assert state is None and why is not None and f"was made with {key} {made[key]} (now {value})" in why
+
+
+def test_what_a_method_keeps_on_the_host_stays_there(stopped: tuple[dict, Path]) -> None:
+    """The meta device stands for a GPU."""
+    cell, path = stopped
+    gpu = torch.device("meta")
+    state, _ = checkpoint.load(Folder(path.parent), cell_id(cell), stored(path)["made"], gpu)
+    assert state is not None and state["method"]["last_losses"].device.type == "cpu"
+    place, storage = checkpoint.placed(gpu), torch.zeros(3).untyped_storage()
+    assert place(storage, "cpu").device.type == "cpu" and place(storage, "cuda:3").device.type == "meta"
 
 
 def test_state_that_cannot_be_saved_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

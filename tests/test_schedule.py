@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
+import fcntl
 import importlib.util
 import os
 import signal
@@ -18,12 +20,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from filelock import FileLock
 
+from bench import locks
 from bench.records import load_record, load_records, write_record
-from bench.schedule import Adopted, Job, Listener, ResourceError, SaveError, limits, run_job, run_jobs
+from bench.schedule import Adopted, Job, Listener, NoRecord, ResourceError, SaveError, limits, run_job, run_jobs
 from bench.schedule.bridge import Bridge
-from bench.schedule.job import failed_record
+from bench.schedule.job import Stopped, failed_record
+from bench.stages import Built, StageStore
 from bench.trial.runner import Options
 
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
@@ -113,6 +118,75 @@ def test_a_failed_record_from_before_is_run_again(tmp_path: Path) -> None:
     job = make_job(tmp_path)
     write_record(Path(job.folder), failed_record(job, "out of luck"))
     assert run_job(job)["status"] == "done"
+
+
+def test_a_record_that_was_written_since_the_run_was_planned_is_adopted(tmp_path: Path) -> None:
+    """Another run may have repaired the cell long before this one comes to it; forced or not, its record is as fresh."""
+    old = make_job(tmp_path)
+    write_record(Path(old.folder), failed_record(old, "out of luck"))
+    job = dataclasses.replace(old, before=saved(old)["checksum"])
+    write_record(Path(job.folder), failed_record(job, "by the other run"))
+    for replace in (False, True):
+        found = run_job(dataclasses.replace(job, replace=replace))
+        assert isinstance(found, Adopted) and found["reason"] == "by the other run"
+    bridge = Bridge([job], log := Log(), None)
+    bridge.started(0)
+    bridge.reported(0, {"record": failed_record(job, "by a machine that sees nothing of this folder")})
+    assert saved(job)["reason"] == "by the other run" and len(log.records) == 1
+
+
+# -- locks ---------------------------------------------------------------------------------------------------------
+def test_waiting_for_a_lock_is_said_once_and_ends_when_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locks, "PATIENCE", 0.0)
+    monkeypatch.setattr(locks, "POLL_SECONDS", 0.05)
+    job, stop, said = make_job(tmp_path), threading.Event(), []
+    path = tmp_path / "work" / f"{job.id}.lock"
+    path.parent.mkdir()
+    threading.Timer(0.5, stop.set).start()
+    with FileLock(path), pytest.raises(Stopped):
+        run_job(job, stop=stop, say=said.append)
+    assert len(said) == 1 and said[0].startswith(f"job 0: waiting for {path}, which") and f"`fuser {path}`" in said[0]
+    with pytest.warns(UserWarning, match="job 0: waiting"):
+        Bridge([job], Log(), None).reported(0, {"said": said[0]})
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK])
+@pytest.mark.filterwarnings("ignore:.*flock")
+def test_nobody_waits_where_a_file_system_has_no_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def no_locks(*_: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    job = make_job(tmp_path)
+    path = tmp_path / "work" / f"{job.id}.lock"
+    path.parent.mkdir()
+    path.write_text("1\nanother-host\n")  # the marker of a run that was killed there
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    timer = threading.Timer(20, (stop := threading.Event()).set)
+    timer.start()
+    try:
+        assert run_job(job, stop=stop)["status"] == "done"
+        stage = StageStore(tmp_path).get({"name": "toy"}, lambda: Built({"zero": torch.zeros(1)}), waiting=pytest.fail)
+        assert stage[1].built
+    finally:
+        timer.cancel()
+
+
+# -- missing data --------------------------------------------------------------------------------------------------
+def without_data(folder: Path, tag: int = 0) -> Job:
+    job = make_job(folder, tag)
+    options = dataclasses.replace(job.options, data_root=str(folder / "empty"))
+    return dataclasses.replace(job, cell={**job.cell, "dataset": {"name": "cifar10", "revision": "1"}}, options=options)
+
+
+def test_a_cell_without_its_data_has_no_record(tmp_path: Path) -> None:
+    jobs = [without_data(tmp_path), without_data(tmp_path, 1), make_job(tmp_path, 2), without_data(tmp_path, 3)]
+    log = Log()
+    run_jobs(jobs, executor="inline", listener=log)
+    assert set(log.records) == {"job 2"} and set(log.losses) == {"job 0", "job 1", "job 3"}
+    assert set(load_records(tmp_path / "suite")) == {jobs[2].id}
+    assert "empty/cifar-10-batches-py" in log.losses["job 0"] and "run the suite again" in log.losses["job 0"]
+    with pytest.raises(NoRecord, match="3 cells in a row left no record. The last: on .*CIFAR-10 is missing .*bench data get"):
+        run_jobs([without_data(tmp_path, tag) for tag in range(5)], executor="inline", listener=Log())
 
 
 def test_a_record_that_is_no_json_becomes_a_failed_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,9 +284,18 @@ def test_inline_stops_between_epochs_when_asked(tmp_path: Path) -> None:
 def test_saving_that_keeps_failing_ends_the_run(tmp_path: Path) -> None:
     (tmp_path / "suite").write_text("a file in place of the folder")
     log = Log()
-    with pytest.raises(SaveError, match="3 records in a row"):
+    with pytest.raises(NoRecord, match="3 cells in a row left no record. The last: cannot save .*/suite/"):
         run_jobs([make_job(tmp_path, i) for i in range(5)], executor="inline", listener=log)
     assert set(log.losses) == {"job 0", "job 1", "job 2"} and log.records == {}
+
+
+def test_inline_ends_with_the_cell_that_cost_it_the_gpu(tmp_path: Path) -> None:
+    jobs = [make_job(tmp_path, 0), make_job(tmp_path, 1, fault="device", at=1, epochs=2), make_job(tmp_path, 2)]
+    log = Log()
+    with pytest.raises(ResourceError, match="job 1: RuntimeError: CUDA error.*were not run; run the suite again"):
+        run_jobs(jobs, executor="inline", listener=log)
+    assert [record["status"] for record in log.records.values()] == ["done", "failed"]
+    assert saved(jobs[1])["curve"]["epoch"] == [0] and log.starts["job 2"] == 0
 
 
 def test_an_unknown_executor_is_refused(tmp_path: Path) -> None:
@@ -319,6 +402,19 @@ def test_ray_survives_every_fault_of_a_cell(tmp_path: Path, cluster: None, capfd
     assert not (tmp_path / "work" / "ray").exists()
 
 
+@pytest.mark.faults
+@needs_ray
+def test_ray_uses_no_process_again_that_has_lost_its_gpu(tmp_path: Path, cluster: None) -> None:
+    jobs = [make_job(tmp_path, tag, notes=str(tmp_path), fault="device" if tag == 1 else "none") for tag in range(4)]
+    log = Log()
+    run_jobs(jobs, executor="ray", listener=log, max_concurrent=1)
+    assert [log.records[job.label]["status"] for job in jobs] == ["done", "failed", "done", "done"]
+    assert "CUDA error: device-side assert" in saved(jobs[1])["reason"] and saved(jobs[1])["provenance"]["code"]
+    assert log.starts["job 1"] == 1 and log.losses == {}
+    before, lost, *after = [next(tmp_path.glob(f"{tag}-0-*")).name.split("-")[-1] for tag in range(4)]
+    assert before == lost and lost not in after and after[0] == after[1]
+
+
 @needs_ray
 def test_ray_refuses_what_no_machine_can_run(tmp_path: Path, cluster: None) -> None:
     log = Log()
@@ -387,6 +483,28 @@ def test_records_come_back_without_a_shared_file_system(tmp_path: Path, monkeypa
     log = Log()
     Bridge([job], log, None).reported(0, reports[-1])
     assert log.records["job 0"]["status"] == saved(job)["status"] == "done"
+
+    job = dataclasses.replace(make_job(tmp_path, 1, fault="device"), before="")
+    with pytest.raises(RuntimeError, match="CUDA error") as caught:
+        ray._trial(None, 0, ".marker-that-is-not-there")
+    bridge = Bridge([job], log, None)
+    bridge.reported(0, reports[-1])
+    bridge.failed(0, caught.value, died=False)
+    bridge.finish()
+    assert "done" not in reports[-1] and log.records["job 1"]["reason"] == saved(job)["reason"]
+
+    job = without_data(tmp_path, 2)
+    ray._trial(None, 0, ".marker-that-is-not-there")
+    Bridge([job], log, None).reported(0, reports[-1])
+    assert "CIFAR-10 is missing" in log.losses["job 2"] and not (Path(job.folder) / f"{job.id}.json").exists()
+
+
+def test_a_machine_of_its_own_looks_at_its_own_records(tmp_path: Path) -> None:
+    """What the driver's folder held when the run was planned says nothing about the folder of another machine."""
+    from bench.schedule.relocate import on_this_machine
+
+    assert on_this_machine(make_job(tmp_path)).before is None
+    assert on_this_machine(dataclasses.replace(make_job(tmp_path), before="")).before is None
 
 
 def alive(folder: Path) -> list[str]:

@@ -285,6 +285,44 @@ def test_python_tags_run_nothing(tmp_path: Path) -> None:
     assert not marker.exists()
 
 
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("training: 2", "training: 2 is not a mapping (a mapping such as {epochs: 60})"),
+        ("training:", "training: it is empty (a mapping such as {epochs: 60})"),
+        ("model: [mlp]", "model: ['mlp'] is not a mapping (a mapping such as {name: tiny-cnn}, or its name)"),
+        ("seeds: a", "seeds: 'a' is neither a number nor a list (3 is the first three, [4, 7] are these two)"),
+        ("seeds: -1", "seeds: -1: a number of seeds is 1 to 10000, and a seed is 0 or more"),
+        ("seeds: 0", "seeds: 0: a number of seeds is 1 to 10000; the seed 0 alone is [0]"),
+        ("grids: [{methods: [5]}]", "grids[0].methods[0]: 5 is neither a name nor a mapping"),
+        ("grids: [{methods: {method: elr, lam: 1}}]", "unknown key 'lam' (write it in params: {lam: 1})"),
+        ("grids: [{methods: [{method: elr, lr: 0.1}]}]", "unknown key 'lr' (write it in training: {lr: 0.1})"),
+        ("grids: [{methods: [{method: elr, lable: x}]}]", "unknown key 'lable' (did you mean label"),
+        ("grids: [{methods: [{method: erlr, lam: 1}]}]", "unknown key 'lam'"),
+    ],
+)
+def test_a_value_of_another_kind_is_told_what_would_be_right(tmp_path: Path, text: str, says: str) -> None:
+    (found,) = problems(tmp_path, BASE + text + "\n")
+    assert found.startswith("suite.yaml:4: ") and says in found and "dictionary" not in found
+
+
+def test_a_suite_that_is_not_there_is_told_the_nearest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "suites" / "small").mkdir(parents=True)
+    for name in ("aaa", "bbb", "quickstart", "small/twin"):
+        (tmp_path / "suites" / f"{name}.yaml").write_text(BASE)
+    monkeypatch.chdir(tmp_path)
+    for wanted, says in (
+        ("suites/quickstrat.yaml", "did you mean suites/quickstart.yaml?"),
+        ("quickstart", "did you mean suites/quickstart.yaml?"),
+        ("twin.yaml", "did you mean suites/small/twin.yaml?"),
+        ("suites/zzzz.yaml", "in that folder: suites/aaa.yaml, suites/bbb.yaml, suites/quickstart.yaml"),
+        ("elsewhere/zzzz.yaml", "`bench ls suites` lists the suites it knows"),
+    ):
+        with pytest.raises(SuiteError) as caught:
+            load_suite(Path(wanted))
+        assert str(caught.value) == f"{wanted}: no such file ({says})"
+
+
 def test_a_name_that_cannot_be_a_folder_is_refused_with_a_way_out(tmp_path: Path) -> None:
     with pytest.raises(SuiteError, match="give one with `name:` or rename the file"):
         plan(tmp_path, BASE, name="my suite.yaml")
@@ -501,6 +539,57 @@ where:
     assert only(found, method="erm").origins["training.epochs"] == "suite.yaml:6"
 
 
+SAME_NOISE = """\
+datasets: {datasets}
+noises:
+  - {{kind: {kind}, rate: {rate}}}
+  - {{kind: dividemix-seed, mode: {mode}, rate: {rate}}}
+  - {{kind: file, name: published, sha256: {sha256}, rate: {rate}, like: {kind}}}
+methods: [erm, dividemix, elr, elr-plus, jocor, joint-opt, m-correction, mixup, pencil, selc]
+model: preact-resnet18
+policy: paper
+"""
+SYMMETRIC = {"datasets": "cifar10", "kind": "symmetric", "mode": "sym", "rate": 0.9, "sha256": "ab" * 32}
+ASYMMETRIC = {**SYMMETRIC, "kind": "asymmetric", "mode": "asym", "rate": 0.4}
+
+
+@pytest.mark.parametrize(
+    "noise", [ASYMMETRIC, *({**SYMMETRIC, "datasets": "[cifar10, cifar100]", "rate": rate} for rate in (0.2, 0.5, 0.8, 0.9))]
+)
+def test_recipes_know_a_noise_by_what_it_is(tmp_path: Path, noise: dict[str, Any]) -> None:
+    """Not only by the name of the generator that drew it."""
+    values: dict[tuple[str, str], list[Any]] = {}
+    for entry in plan(tmp_path, SAME_NOISE.format(**noise)).entries:
+        values.setdefault((entry.dataset, entry.method), []).append((entry.cell["method"]["params"], entry.cell["training"]))
+    for axes, (one, *others) in values.items():
+        assert others == [one, one], axes
+    params, _ = values["cifar10", "dividemix"][1]
+    assert params.get("confidence_penalty", False) == (noise["kind"] == "asymmetric")
+    assert params["lambda_u"] == {0.2: 0, 0.4: 0, 0.5: 25, 0.8: 25, 0.9: 50}[noise["rate"]]
+
+
+def test_rules_mean_the_kind_of_a_noise_itself(tmp_path: Path) -> None:
+    text = SAME_NOISE.format(**SYMMETRIC)
+    rules = (
+        "where:\n  - {match: {noise: symmetric}, set: {dividemix.warmup: 3}}\n"
+        "  - {match: {noise: dividemix-seed}, set: {dividemix.warmup: 4}}\n"
+        "exclude:\n  - {match: {noise: file, method: erm}, reason: none}\n"
+    )
+    entries = plan(tmp_path, text + rules).entries
+    warmups = {e.cell["noise"]["kind"]: e.cell["method"]["params"]["warmup"] for e in entries if e.method == "dividemix"}
+    assert warmups == {"symmetric": 3, "dividemix-seed": 4, "file": 10}
+    assert [(e.noise, e.method) for e in entries if e.skip] == [("published", "erm")]
+    assert {e.noise for e in plan(tmp_path, text, only={"noise": "symmetric"}).entries} == {"symmetric@0.9"}
+
+
+def test_what_a_file_is_like_is_no_part_of_a_cell(tmp_path: Path) -> None:
+    text = SAME_NOISE.format(**SYMMETRIC).replace("policy: paper", "policy: none")
+    ids = {entry.id for entry in plan(tmp_path, text).entries}
+    assert ids == {entry.id for entry in plan(tmp_path, text.replace(", like: symmetric", "")).entries}
+    (problem,) = problems(tmp_path, text.replace("like: symmetric", "like: symetric"))
+    assert "suite.yaml:5: noises[2].like" in problem and "did you mean symmetric" in problem
+
+
 def test_a_recipe_that_matches_nothing_is_said(tmp_path: Path) -> None:
     (tmp_path / "other.py").write_text(
         "from bench.method import LossMethod, Recipe\nfrom bench.ops.losses import cross_entropy\n"
@@ -548,13 +637,13 @@ def test_only_keeps_cells_by_name_label_or_number(tmp_path: Path) -> None:
         ({"only": {"metod": ["erm"]}}, "--only: metod: unknown axis (did you mean method"),
         ({"only": {"method": ["elr"]}}, "--only: method: no cell has method 'elr' (did you mean erm"),
         ({"only": {"rate": ["x"]}}, "--only: rate: no cell has rate 'x'"),
-        ({"only": {"noise": ["none"], "rate": [0.5]}}, "no cell has rate '0.5'"),
-        ({"set": {"gce.qq": 1}}, "--set: params.qq: gce has no field 'qq' (did you mean q?)"),
+        ({"only": {"noise": ["none"], "rate": [0.5]}}, "no cell has rate '0.5' of those that --only keeps before it"),
+        ({"set": {"gce.qq": 1}}, "--set: gce.qq: gce has no field 'qq' (did you mean q?)"),
         ({"set": {"gcee.q": 1}}, "--set: gcee.q: sets nothing in this suite (did you mean gce.q"),
         ({"set": {"epochs": 1}}, "--set: epochs: sets nothing in this suite (did you mean training.epochs"),
         ({"set": {"params.qq": 1}}, "--set: params.qq: sets nothing in this suite (did you mean params.q"),
         ({"set": {"training.epochs": 0}}, "--set: training.epochs: 0 is out of range"),
-        ({"set": {"gce.q": 2}}, "--set: params.q: 2 is out of range"),
+        ({"set": {"gce.q": 2}}, "--set: gce.q: 2 is out of range"),
         ({"set": {"model.name": "mlpp"}}, "--set: model.name: unknown model 'mlpp' (did you mean mlp?)"),
         ({"set": {"model.width": 2}}, "--set: model.width: tiny-cnn has no field 'width'"),
     ],
@@ -596,6 +685,10 @@ def test_a_method_by_path_stands_relative_to_the_suite(tmp_path: Path, monkeypat
         (MINE.format(field="needs = 'noise_rate'"), "mine declares needs = 'noise_rate'"),
         (MINE.format(field="needs = {'clean_labels'}"), "mine declares needs = {'clean_labels'}"),
         (MINE.format(field="slug = 'erm'"), "uses the slug 'erm' of a built-in method"),
+        (
+            MINE.format(field="def __init__(self, x=1): self.x = x"),
+            "M defines __init__; a method has none, put it into setup(task)",
+        ),
     ],
 )
 def test_a_broken_method_file_is_a_fault_of_the_suite(tmp_path: Path, source: str | None, says: str) -> None:

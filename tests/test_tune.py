@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench import api
+from bench.outputs import write_search
 from bench.plan import Overrides, make_plan
 from bench.records import load_records, write_record
 from bench.suite import load_suite
@@ -224,10 +225,35 @@ def test_bayesian_proposals_are_kept_and_need_no_searcher_again(suite: Path, mon
 
     monkeypatch.setattr(searchers, "_optuna", refuse)
     assert run(suite).ran == 0 and search_of(suite) == before
+    suite.write_text(BAYES.replace("[erm, gce, {method: elr, label: mine}]", "[{method: elr, label: mine}, gce]"))
+    assert run(suite).ran == 0 and search_of(suite)["studies"] == before["studies"][:0:-1], "rows found by what they are"
+    suite.write_text(BAYES)
+    assert run(suite).ran == 0 and search_of(suite) == before
     (suite.parent / "results" / "tune" / "search.json").unlink()
     monkeypatch.undo()
     monkeypatch.chdir(suite.parent)
     assert run(suite).ran == 0 and search_of(suite) == before, "the same proposals from the records alone"
+
+
+@pytest.mark.parametrize("rows", ["[erm, MINE, gce]", "[MINE, gce, erm]", "[mixup, erm, gce, MINE]"])
+def test_no_row_is_given_what_was_proposed_to_another(suite: Path, tmp_path: Path, rows: str) -> None:
+    """Another order of the rows, and a row in front of them; both spaces are of the same field."""
+    text = BAYES.replace("q: {choice: [0.3, 0.6, 0.9]}, ", "").replace("lam: {uniform: [0.5, 5]}", "training.lr: {int: [1, 9]}")
+    suite.write_text(text)
+    folder = tmp_path / "results" / "tune"
+    folder.mkdir(parents=True)
+    write_search(api.read_plan(suite), folder)
+    mine = "{method: elr, label: mine}"
+    suite.write_text(text.replace(f"[erm, gce, {mine}]", rows.replace("MINE", mine)))
+
+    def proposed(results: Path) -> dict[str, list[Any]]:
+        studies = (api.read_plan(suite, results=results).search or {})["studies"]
+        return {study["method"]: [trial["setting"] for trial in study["trials"]] for study in studies}
+
+    found = proposed(tmp_path / "results")
+    assert found == proposed(tmp_path / "fresh") and len(found["gce"]) == len(found["mine"]) == 2
+    assert all(0.01 <= setting["training.lr"] <= 0.2 for setting in found["gce"])
+    assert all(1 <= setting["training.lr"] <= 9 for setting in found["mine"])
 
 
 def test_overrides_make_another_search_beside_it(suite: Path) -> None:

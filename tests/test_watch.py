@@ -22,6 +22,7 @@ from bench.check.access import search
 from bench.check.subject import Subject, difference
 from bench.method import EpochMethod, methods
 from bench.ops.sample_types import centre_distance, sample_types
+from bench.plan import Overrides, make_plan
 from bench.records import load_record, write_record
 from bench.suite import load_suite
 from bench.trial.evaluate import Truth
@@ -579,9 +580,24 @@ def test_faults_of_a_suite(tmp_path: Path, watch: str, problem: str) -> None:
     assert str(caught.value).replace(f"{tmp_path}/", "").startswith(problem)
 
 
+def test_names_and_epochs_that_nothing_can_show(tmp_path: Path) -> None:
+    def planned(watch: str, **overrides: Any) -> list[str]:
+        loaded = suite(tmp_path, f"training: {{epochs: 3}}\n{watch}"), load_suite(tmp_path / "s.yaml")[1]
+        return make_plan(*loaded, Overrides(**overrides)).notes
+
+    (note,) = planned("watch: [galery, losses]")
+    assert note == "watch: no method here is known to show 'galery'; of every method: gallery, losses"
+    assert planned("watch: [gallery]") == [] and planned("watch: {losses: [1, 3]}") == []
+    assert planned("watch: [loss]") != [], "the word stands in the source of erm, but not as a name that is observed"
+    inherited = "grids: [{methods: scan+dividemix}]\nwatch: [clean_set, loss]"
+    assert planned(inherited) == [], "what dividemix shows, the method that is made of it shows too"
+    with pytest.raises(SuiteError, match=r"s.yaml:5: watch.losses: no cell has an epoch 100 \(training.epochs is 3"):
+        planned("watch: {losses: [1, 100]}")
+    assert planned("watch: {losses: [1, 3]}", set={"training.epochs": 1}) == [], "a shorter run of a suite is no fault of it"
+
+
 def test_what_is_watched_is_no_part_of_a_cell(tmp_path: Path) -> None:
     from bench.execute import job_of
-    from bench.plan import make_plan
 
     ids = []
     for watch in ("", "watch: {loss: all}"):

@@ -53,6 +53,7 @@ CHECKS: list[Check] = [
     Check("class-missing", survival.class_missing),
     Check("equal-labels", survival.equal_labels),
     Check("empty-sets", survival.empty_sets),
+    Check("settings", source.settings),
     Check("reach", source.reach),
     Check("size", source.size),
 ]

@@ -4,17 +4,49 @@ from __future__ import annotations
 
 import ast
 import dis
+import inspect
 import io
+import re
 import tokenize
 import types
 from collections.abc import Iterator
 
 from bench.check.subject import Failure, Subject
+from bench.fields import FieldError
+from bench.method import EpochMethod, LossMethod
+from bench.training import Training
 
+#: modules whose classes a method inherits its contract from
+_CONTRACT = ("bench.method", "bench.fields", "builtins")
 #: lines of code of a method, by level
 LIMITS = {"loss": 30, "step": 80, "epoch": 200}
 #: what says what a method is, as opposed to what it does
 _DESCRIPTION = ("slug", "title", "paper", "code", "version", "level", "networks", "cost", "recipes", "smoke")
+
+
+def settings(subject: Subject) -> str:
+    """What looks like a setting is a field, recipes set fields that exist, and suites can name the slug."""
+    cls = subject.cls
+    if not re.fullmatch(r"[a-z0-9][a-z0-9+-]*", cls.slug):
+        raise Failure(f"the slug {cls.slug!r} is not made of small letters, digits, '-' and '+' alone; choose another")
+    known = {*cls.fields(), *dir(EpochMethod), *dir(LossMethod)}
+    for owner in cls.__mro__:
+        for name, value in vars(owner).items() if owner.__module__ not in _CONTRACT else ():
+            said = name in known or name.startswith("_") or name in inspect.get_annotations(owner)
+            if isinstance(value, (bool, int, float, str, tuple)) and not said:
+                raise Failure(
+                    f"{owner.__name__}.{name} = {value!r} has no annotation, so that nobody can set it: write "
+                    f"`{name}: {type(value).__name__} = ...`, or begin the name with an underscore"
+                )
+    for recipe in cls.recipes:
+        own = {key.removeprefix("params."): value for key, value in recipe.set.items() if not key.startswith("training.")}
+        training = {key.removeprefix("training."): value for key, value in recipe.set.items() if key.startswith("training.")}
+        try:
+            cls.resolve(own)
+            Training.resolve(training)
+        except FieldError as error:
+            raise Failure(f"recipe {recipe.name!r} ({recipe.source}): {error}") from None
+    return f"{len(cls.fields())} fields, {len(cls.recipes)} recipes"
 
 
 def reach(subject: Subject) -> str:

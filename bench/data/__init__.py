@@ -226,13 +226,14 @@ class DataError(Exception):
     """The environment lacks data, or has wrong data (exit code 3).
 
     `DataError(what, where=file or file:line, hint=what would be valid, dataset=slug)` says all of it in one line, with
-    the command that examines the data set.
+    the command that examines the data set. The slug may be followed by the options of that command.
     """
 
     def __init__(self, what: str, *, where: Any = "", hint: str = "", dataset: str = "") -> None:
         text = f"{where}: {what}" if where else what
         text += f" ({hint})" if hint else ""
-        text += f"; see: bench data check {dataset} --root DIR" if dataset else ""
+        text += f"; see: bench data check {dataset}" if dataset else ""
+        text += " --root DIR" if dataset and " --root " not in dataset else ""
         super().__init__(text)
 
 

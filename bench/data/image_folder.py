@@ -8,6 +8,7 @@ and splits, in order. Planning fills it in (`planned`); loading compares it with
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -73,6 +74,8 @@ class ImageFolder(Dataset):
     content: str = ""
 
     _limit: ClassVar[int] = RESIDENT_SIDE
+    #: the slug with the options of the `bench data check` that examines this folder, for messages
+    _checked_by: str = slug
 
     @classmethod
     def planned(cls, params: dict[str, Any], root: Path | None) -> dict[str, Any]:
@@ -108,10 +111,13 @@ class ImageFolder(Dataset):
 
     def _index(self, root: Path | None) -> _Index:
         self._names()
+        options = ["--root", str(data_root(root)), "--set", f"folder={self.folder}"]
+        options += ["--set", f"csv={self.csv}"] if self.csv else []
+        self._checked_by = f"{self.slug} {shlex.join(options)}"
         folder = data_root(root) / self.folder
         if not folder.is_dir():
             raise self._error("the folder is missing", folder, "image folders are looked for below the data folder")
-        listing = read_csv(folder / self.csv, self.slug) if self.csv else read_folders(folder, self.slug)
+        listing = read_csv(folder / self.csv, self._checked_by) if self.csv else read_folders(folder, self._checked_by)
         names = self._class_names(listing)
         given = _numbers(listing, listing.label, names)
         true = given if listing.clean_label is None else _numbers(listing, listing.clean_label, names)
@@ -235,7 +241,7 @@ class ImageFolder(Dataset):
         return width
 
     def _error(self, what: str, where: Any, hint: str = "") -> DataError:
-        return DataError(what, where=where, hint=hint, dataset=self.slug)
+        return DataError(what, where=where, hint=hint, dataset=self._checked_by)
 
 
 def _sorted_names(names: list[str]) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ def check(planner: Planner, entries: list[Entry]) -> None:
     if not planner.problems:
         _check_overrides(planner, entries)
         _check_resources(planner, entries)
+        _check_watched(planner, entries)
     _check_duplicates(planner, entries)
 
 
@@ -66,6 +68,27 @@ def _check_resources(planner: Planner, entries: list[Entry]) -> None:
         if name not in known:
             message, hint = f"no cell has the method {name!r}", nearest(name, known)
             planner.problems.append(planner.source.problem(("resources", "methods", name), message, hint))
+
+
+def _check_watched(planner: Planner, entries: list[Entry]) -> None:
+    """Epochs that no cell has, unless the command line made training shorter; a note for names that nobody seems to show."""
+    from bench.method import Method, method_file
+    from bench.watch import GENERIC
+
+    watched = planner.suite.watched()
+    most = max((entry.cell["training"]["epochs"] for entry in entries), default=0)
+    for name, epochs in watched:
+        if isinstance(epochs, tuple) and max(epochs) > most and "training.epochs" not in planner.overrides.set:
+            message, hint = f"no cell has an epoch {max(epochs)}", f"training.epochs is {most}; epochs are counted from 1"
+            planner.problems.append(planner.source.problem(("watch", name), message, hint))
+    unknown = [name for name, _ in watched if name not in GENERIC]
+    bases = {base for cls in planner.classes.values() if cls for base in cls.__mro__} if unknown else set()
+    files = {method_file(base) for base in bases if issubclass(base, Method) and base.__module__ != Method.__module__}
+    # what a method observes stands in quotes in its source: known without running it
+    texts = {word for file in files if file.is_file() for word in re.findall(r"""["']([\w-]+)["']""", file.read_text("utf-8"))}
+    for name in unknown:
+        if name not in texts:
+            planner.notes[f"watch: no method here is known to show {name!r}; of every method: {', '.join(GENERIC)}"] = None
 
 
 def _check_duplicates(planner: Planner, entries: list[Entry]) -> None:

@@ -62,14 +62,18 @@ def axis_names(entry: Entry, axis: str) -> tuple[Any, ...]:
 
 def select(entries: list[Entry], only: Mapping[str, Any]) -> list[Entry]:
     """The entries that `--only` keeps. A value that no cell has is an error."""
+    whole = entries
     for axis, values in only.items():
         if axis not in MATCH_KEYS:
             raise SuiteError([Problem("--only", None, axis, "unknown axis", nearest(axis, MATCH_KEYS))])
         shown = {name: None for entry in entries for name in axis_names(entry, axis)}
         for value in values:
             if not any(same(value, name) for name in shown):
-                hint = nearest(str(value), map(str, shown))
-                raise SuiteError([Problem("--only", None, axis, f"no cell has {axis} {str(value)!r}", hint)])
+                names = [str(name) for name in shown]
+                message, hint = f"no cell has {axis} {str(value)!r}", nearest(str(value), names)
+                if any(same(value, name) for entry in whole for name in axis_names(entry, axis)):
+                    message, hint = f"{message} of those that --only keeps before it", f"they have {', '.join(names)}"
+                raise SuiteError([Problem("--only", None, axis, message, hint)])
         kept = {name for name in shown if any(same(value, name) for value in values)}
         entries = [entry for entry in entries if kept.intersection(axis_names(entry, axis))]
     return entries

@@ -86,6 +86,7 @@ class Planner(Resolver):
                     continue
                 facts = {
                     "dataset": dataset["name"], "noise": noise["kind"], "rate": planned.rate,
+                    "recipe_noise": planned.recipe_kind or noise["kind"],
                     "noise_label": planned.label, "dataset_label": shown_dataset, "noise_files": planned.files,
                 }  # fmt: skip
                 for row in block.rows:

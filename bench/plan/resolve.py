@@ -77,7 +77,8 @@ class Resolver:
 
         entry = row.entry
         policy = entry.recipe or {"matched": "fixed", "none": ""}.get(self.suite.policy, self.suite.policy)
-        recipes = [recipe for recipe in cls.recipes if recipe.name == policy and recipe.matches(facts)]
+        known = {**facts, "noise": facts["recipe_noise"]}  # rules and --only mean the kind itself
+        recipes = [recipe for recipe in cls.recipes if recipe.name == policy and recipe.matches(known)]
         if not recipes and (entry.recipe or policy == "paper"):
             note = f"{facts['label']} on {facts['dataset']}: no recipe {policy!r} matches, class defaults are used"
             self.notes[note] = None
@@ -109,7 +110,7 @@ class Resolver:
             target = own_key(key, cls)
             if target is not None:
                 self.used_set.add(key)
-                put(target, value, "command line")
+                put(target, value, "command line", ("--set", key))
         return values, origins, places
 
     def _keeps_what_it_varies(self, row: Row, origins: Origins, places: Mapping[str, Path_]) -> bool:
@@ -139,7 +140,8 @@ class Resolver:
 
     def field_problem(self, error: FieldError, key: str, origin: str, place: Path_) -> None:
         if origin == "command line":
-            self.problems.append(Problem("--set", None, key, error.message, error.hint))
+            given = place[1] if place[:1] == ("--set",) else key  # as it was written: elr.lam, not params.lam
+            self.problems.append(Problem("--set", None, given, error.message, error.hint))
         elif origin.startswith("recipe") or origin == "class default":
             self.problems.append(self.source.problem(place, f"{key} ({origin}): {error.message}", error.hint))
         else:

@@ -13,7 +13,8 @@ from bench.records import RecordError, load_record, record_files, record_path
 
 @dataclass(frozen=True)
 class Scan:
-    """What the results folder holds of a plan: records by id, corrupt files by id, and the state of every cell."""
+    """What the results folder holds of a plan: records by id, files that are corrupt or cannot be read by id, and the state
+    of every cell."""
 
     records: dict[str, dict[str, Any]]
     corrupt: dict[str, str]
@@ -24,7 +25,7 @@ class Scan:
 
 
 def scan(entries: Sequence[Mapping[str, Any]], folder: Path) -> Scan:
-    """States by id: done, failed, diverged, skipped, missing, or corrupt (the message of the loader is kept)."""
+    """States by id: done, failed, diverged, skipped, missing, or corrupt, unreadable (the message of the loader is kept)."""
     records: dict[str, dict[str, Any]] = {}
     corrupt: dict[str, str] = {}
     states: dict[str, str] = {}
@@ -42,5 +43,5 @@ def scan(entries: Sequence[Mapping[str, Any]], folder: Path) -> Scan:
                 records[identity] = load_record(record_path(folder, identity))
                 states[identity] = records[identity]["status"]
             except RecordError as error:
-                corrupt[identity], states[identity] = str(error), "corrupt"
+                corrupt[identity], states[identity] = str(error), "unreadable" if error.unreadable else "corrupt"
     return Scan(records, corrupt, states)

@@ -9,12 +9,12 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-from bench.schedule.job import Adopted, Job, ResourceError, SaveError, run_job
+from bench.schedule.job import Adopted, Job, NoRecord, ResourceError, SaveError, run_job
 
-__all__ = ["Adopted", "Job", "Listener", "ResourceError", "SaveError", "run_job", "run_jobs"]
+__all__ = ["Adopted", "Job", "Listener", "NoRecord", "ResourceError", "SaveError", "run_job", "run_jobs"]
 
 EXECUTORS = ("ray", "inline")
-MAX_LOST = 3  # unsaved records in a row after which a run ends
+MAX_LOST = 3  # cells in a row without a record after which a run ends
 
 
 class Listener:
@@ -30,7 +30,7 @@ class Listener:
         """The record is in the job's folder. An instance of `Adopted` was written by another run meanwhile."""
 
     def lost(self, job: Job, reason: str) -> None:
-        """The cell ran but its record could not be saved: it has to be run again."""
+        """The cell has no record, by no fault of its own (missing data, a full disk): it has to be run again."""
 
 
 def run_jobs(
@@ -46,8 +46,9 @@ def run_jobs(
 
     `executor`: "ray" or "inline". `address`: a running Ray cluster instead of the local cores. Once `stop` is set
     nothing new begins, what runs is cut off (its checkpoint stays), and the function returns. Raises `ResourceError`
-    before anything runs when a job can never be placed, and `SaveError` after `MAX_LOST` records in a row could not be
-    saved (single ones go to `Listener.lost`). `KeyboardInterrupt` passes through, with Ray shut down.
+    before anything runs when a job can never be placed, or where this process cannot use its GPU any more, and `NoRecord` after
+    `MAX_LOST` cells in a row without a record (single ones go to `Listener.lost`). `KeyboardInterrupt` passes through, with
+    Ray shut down.
     """
     if executor not in EXECUTORS:
         raise ValueError(f"unknown executor {executor!r}; valid: {', '.join(EXECUTORS)}")
@@ -67,12 +68,12 @@ def run_jobs(
 
 
 class _Watch(Listener):
-    """Passes everything on, and stops the run when saving fails again and again: more computing would be in vain."""
+    """Passes everything on, and stops the run when cell after cell leaves no record: more computing would be in vain."""
 
     def __init__(self, listener: Listener, stop: threading.Event) -> None:
         self.started, self.epoch = listener.started, listener.epoch  # type: ignore[method-assign]
         self.listener, self.stop, self.failures = listener, stop, 0
-        self.fault: SaveError | None = None
+        self.fault: NoRecord | None = None
 
     def finished(self, job: Job, record: dict[str, Any]) -> None:
         self.failures = 0
@@ -82,5 +83,5 @@ class _Watch(Listener):
         self.failures += 1
         self.listener.lost(job, reason)
         if self.failures >= MAX_LOST:
-            self.fault = SaveError(f"{self.failures} records in a row could not be saved. The last: {reason}")
+            self.fault = NoRecord(f"{self.failures} cells in a row left no record. The last: {reason}")
             self.stop.set()

@@ -6,12 +6,13 @@ import contextlib
 import re
 import threading
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from bench.schedule import Listener
 from bench.schedule.interrupts import finishing
-from bench.schedule.job import Adopted, Job, Record, SaveError, failed_record, save_record, signature, written_since
+from bench.schedule.job import Adopted, Job, Record, SaveError, failed_record, known_before, save_record, written_since
 from bench.schedule.limits import grace
 from bench.schedule.limits import reason as time_limit_reason
 
@@ -29,7 +30,7 @@ class Bridge:
     def __init__(self, jobs: Sequence[Job], listener: Listener, stop: threading.Event | None) -> None:
         self.jobs, self.listener, self.stop = jobs, listener, stop
         self.open = dict.fromkeys(range(len(jobs)))
-        self.before = [signature(job) for job in jobs]
+        self.before = [known_before(job) for job in jobs]
         self.begun: dict[int, float] = {}
         self.died: dict[int, str] = {}
         self.lost_machines: set[str] = set()  # each allows one more attempt: its jobs are not to blame
@@ -58,6 +59,8 @@ class Bridge:
         job = self.jobs[number]
         if "values" in result:
             self.listener.epoch(job, result.pop("epoch"), result.pop("values"))
+        elif "said" in result:
+            warnings.warn(result.pop("said"), stacklevel=1)
         elif "record" in result and number in self.open:
             record, unsaved = result.pop("record"), result.pop("unsaved", None)
             with finishing():
@@ -65,7 +68,7 @@ class Bridge:
 
     def failed(self, number: int, error: BaseException | None, *, died: bool = True) -> None:
         """The trial ended without a result: its worker died, or raised where `run_job` catches nothing."""
-        if self.stopping:
+        if self.stopping or number not in self.open:  # after the record of a cell that cost it the GPU, a worker raises
             return
         job, limit = self.jobs[number], self.jobs[number].options.time_limit
         elapsed = time.monotonic() - self.begun.get(number, time.monotonic())
@@ -93,7 +96,7 @@ class Bridge:
         job = self.jobs[number]
         del self.open[number]
         try:
-            if record is not None and written_since(job, None if adopted else self.before[number]) is None:
+            if record is not None and written_since(job, "" if adopted else self.before[number]) is None:
                 save_record(job, record)
                 unsaved = None
         except SaveError as error:

@@ -5,21 +5,24 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
+from bench.records import first_line
 from bench.schedule import Listener
 from bench.schedule.interrupts import finishing
-from bench.schedule.job import Job, Progress, SaveError, Stopped, run_job
+from bench.schedule.job import Job, NoRecord, Progress, ResourceError, Stopped, run_job
 from bench.schedule.limits import alarm
 
 
 def run_jobs(jobs: Sequence[Job], listener: Listener, stop: threading.Event | None = None) -> None:
     """See `bench.schedule.run_jobs`. `KeyboardInterrupt` passes through; the running cell keeps its last checkpoint."""
+    from bench.trial.runner import DeviceLost
+
     for job in jobs:
         if stop is not None and stop.is_set():
             return
         listener.started(job)
         try:
             record = run_job(job, _epoch(listener, job), guard=alarm, stop=stop)
-        except SaveError as error:
+        except NoRecord as error:
             listener.lost(job, str(error))
         except Stopped as error:
             if error.__cause__ is not None:
@@ -28,6 +31,11 @@ def run_jobs(jobs: Sequence[Job], listener: Listener, stop: threading.Event | No
         else:
             with finishing():
                 listener.finished(job, record)
+            if isinstance(record, DeviceLost):
+                raise ResourceError(
+                    f"{job.label}: {first_line(record['reason'], 200)}. After this the process cannot use its GPU any more, so "
+                    "the cells that follow were not run; run the suite again for them"
+                )
 
 
 def _epoch(listener: Listener, job: Job) -> Progress:

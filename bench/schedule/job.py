@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import os
 import platform
 import socket
 import threading
-import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.cell import cell_id
+from bench.locks import acquired
 from bench.records import SCHEMA, RecordError, load_record, record_path, write_record
 from bench.safe_text import clean_record
 from bench.schedule.interrupts import finishing
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 Record = dict[str, Any]
 Progress = Callable[[int, dict[str, float | None]], None]
-
-POLL_SECONDS = 0.25
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,8 @@ class Job:
     cpus: float = 1
     gpus: float = 0
     memory: float = 0  # bytes of the machine that Ray sets aside; 0: not counted
-    replace: bool = False  # run it although a record exists (`--force`, `--retry-failed`)
+    replace: bool = False  # run it although there is a finished record (`--force`)
+    before: str | None = None  # checksum of its record when the run was planned, "" for none; None: when the job begins
 
     @property
     def id(self) -> str:
@@ -51,10 +50,14 @@ class Adopted(Record):
     """The record of a job that another `bench run` on the same folder finished while this one waited for it."""
 
 
-class SaveError(OSError):
-    """A record could not be saved, so its cell does not count as done. `record` is what was to be saved, if any."""
+class NoRecord(Exception):
+    """A cell has no record, by a fault of its surroundings, and is to be run again. `record` is what was to be saved, if any."""
 
     record: Record | None = None
+
+
+class SaveError(NoRecord, OSError):
+    """A record could not be saved, so its cell does not count as done."""
 
     @classmethod
     def of(cls, path: Path, error: OSError, record: Record | None = None) -> SaveError:
@@ -80,17 +83,19 @@ def run_job(
     *,
     guard: Callable[[Job], AbstractContextManager[None]] | None = None,
     stop: threading.Event | None = None,
+    say: Callable[[str], None] = warnings.warn,
 ) -> Record:
     """Run a cell, save its record, drop its checkpoint, return the record.
 
-    One process at a time works on a cell: a second one waits, and returns what the first one wrote as `Adopted`.
-    `guard` enforces the time limit on methods that never return (`bench.schedule.limits`). Raises `SaveError` when the
-    record cannot be written, `Stopped` between epochs once `stop` is set; any other fault is a record with its reason.
+    One process at a time works on a cell: a second one waits, tells so by `say`, and returns as `Adopted` what the first one
+    wrote. `guard` enforces the time limit on methods that never return (`bench.schedule.limits`). Raises `NoRecord` when data
+    are missing or the record cannot be written, `Stopped` between epochs once `stop` is set; any other fault is a record with
+    its reason.
     """
     from bench.trial.runner import forget_checkpoint
 
-    before = signature(job)
-    with _Lock(job, stop):
+    before = known_before(job)
+    with _locked(job, stop, say):
         found = _finished_record(job, before)
         if found is not None:
             return Adopted(found)
@@ -103,13 +108,16 @@ def run_job(
 
 
 def _run(job: Job, on_epoch: Progress, guard: Callable[[Job], AbstractContextManager[None]]) -> Record:
-    from bench.trial.runner import run_cell
+    from bench.trial.runner import DataError, run_cell
     from bench.trial.task import TimeLimit
 
     begin = datetime.datetime.now(datetime.UTC)
     try:
         with guard(job):
             return run_cell(job.cell, job.options, on_epoch)
+    except DataError as error:  # the machine's fault: a failed record would have to be told from those of the method
+        advice = "Put the data right and run the suite again: only what has no record is run."
+        raise NoRecord(f"on {socket.gethostname()}, {error}. {advice}") from error
     except TimeLimit as error:  # the alarm rang outside the part that turns exceptions into records
         return failed_record(job, str(error), begin=begin)
     except SystemExit as error:
@@ -153,69 +161,54 @@ def failed_record(job: Job, reason: str, *, traceback: str | None = None, begin:
     return {**record, "traceback": traceback} if traceback else record
 
 
-def signature(job: Job) -> tuple[int, int] | None:
-    """What changes whenever the job's record file is written; None where there is no file."""
+def known_before(job: Job) -> str:
+    """The checksum of the record that was there when the job was planned, or else is there now; "" for none."""
+    if job.before is not None:
+        return job.before
+    record = written_since(job, "")
+    return record["checksum"] if record is not None else ""
+
+
+def written_since(job: Job, before: str) -> Record | None:
+    """The job's record if it is valid and not the one of the checksum `before`. Content tells: machines may see other inodes."""
     try:
-        status = os.stat(record_path(Path(job.folder), job.id))
-    except OSError:
+        record = load_record(record_path(Path(job.folder), job.id))
+    except RecordError:
         return None
-    return status.st_ino, status.st_mtime_ns
+    return record if record["checksum"] != before else None
 
 
-def written_since(job: Job, before: tuple[int, int] | None) -> Record | None:
-    """The job's record if it is valid and its file is not the one that `before` describes."""
-    if signature(job) in (None, before):
-        return None
-    try:
-        return load_record(record_path(Path(job.folder), job.id))
-    except (RecordError, OSError):
-        return None
-
-
-def _finished_record(job: Job, before: tuple[int, int] | None) -> Record | None:
-    """A record that makes this job superfluous: any written while it waited for the lock, or a finished one."""
+def _finished_record(job: Job, before: str) -> Record | None:
+    """A record that makes this job superfluous: any written since it was planned, or a finished one."""
     record = written_since(job, before)
     if record is None and not job.replace:
-        record = written_since(job, None)
+        record = written_since(job, "")
         if record is not None and record["status"] != "done":
             return None
     return record
 
 
-class _Lock:
-    """`<work folder>/<id>.lock`, released by the kernel when its process dies; nothing where there is no work folder.
+@contextmanager
+def _locked(job: Job, stop: threading.Event | None, say: Callable[[str], None]) -> Iterator[None]:
+    """Hold `<work folder>/<id>.lock` inside of the block; nothing where there is no work folder."""
 
-    The file stays: removing it would let a third process lock a new file while a second one waits for the old.
-    """
+    def waiting() -> None:
+        if stop is not None and stop.is_set():
+            raise Stopped
 
-    def __init__(self, job: Job, stop: threading.Event | None) -> None:
-        self._stop, self._lock = stop, None
-        if job.options.work_folder:
-            from filelock import FileLock
-
-            self._path = Path(job.options.work_folder) / f"{job.id}.lock"
-            self._lock = FileLock(self._path)
-
-    def __enter__(self) -> None:
-        if self._lock is None:
-            return
-        from filelock import Timeout
-
+    waiting()
+    lock = None
+    if job.options.work_folder:
+        path = Path(job.options.work_folder) / f"{job.id}.lock"
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            while not (self._stop and self._stop.is_set()):
-                try:
-                    self._lock.acquire(timeout=0)
-                    return
-                except Timeout:
-                    time.sleep(POLL_SECONDS)
+            lock = acquired(path, waiting, lambda message: say(f"{job.label}: {message}"))
         except OSError as error:
-            raise SaveError.of(self._path, error) from error
-        raise Stopped
-
-    def __exit__(self, *_: object) -> None:
-        if self._lock is not None:
-            self._lock.release()
+            raise SaveError.of(path, error) from error
+    try:
+        yield
+    finally:
+        if lock is not None:
+            lock.release()
 
 
 def _stoppable(on_epoch: Progress | None, stop: threading.Event | None) -> Progress:

@@ -28,7 +28,7 @@ from bench.safe_text import without_credentials
 from bench.schedule import Listener
 from bench.schedule.bridge import ATTEMPTS, Bridge
 from bench.schedule.interrupts import finishing, handler_kept
-from bench.schedule.job import Adopted, Job, ResourceError, SaveError, Stopped, run_job
+from bench.schedule.job import Adopted, Job, NoRecord, ResourceError, SaveError, Stopped, run_job
 from bench.schedule.limits import watchdog
 from bench.schedule.ray_environment import SESSION, remove_of_the_dead, set_environment
 from bench.schedule.relocate import on_this_machine, with_data_here
@@ -49,8 +49,13 @@ def _fetch(jobs_ref: Any) -> Sequence[Job]:
 
 
 def _trial(jobs_ref: Any, number: int, marker: str) -> None:
-    """Run one job in a worker process and report its record; never raises for a fault of the cell."""
+    """Run one job in a worker process and report its record; never raises for a fault of the cell.
+
+    Except where the process has lost its GPU: an actor whose function raises is not used again.
+    """
     from ray import tune
+
+    from bench.trial.runner import DeviceLost
 
     job = _fetch(jobs_ref)[number]
     if marker:
@@ -59,22 +64,28 @@ def _trial(jobs_ref: Any, number: int, marker: str) -> None:
             job = on_this_machine(job)
     last = time.monotonic()
 
+    def report(progress: dict[str, Any]) -> None:
+        try:
+            tune.report(progress)
+        except SystemExit:  # how Tune ends a trial that it stops
+            raise Stopped from None
+        except Exception as error:  # progress is no reason for a cell to fail
+            warnings.warn(f"progress of cell {job.id} could not be reported: {error}", stacklevel=1)
+
     def on_epoch(epoch: int, values: dict[str, float | None]) -> None:
         nonlocal last
         if time.monotonic() - last >= REPORT_SECONDS:
             last = time.monotonic()
-            try:
-                tune.report({"epoch": epoch, "values": values})
-            except SystemExit:  # how Tune ends a trial that it stops
-                raise Stopped from None
-            except Exception as error:  # progress is no reason for a cell to fail
-                warnings.warn(f"progress of cell {job.id} could not be reported: {error}", stacklevel=1)
+            report({"epoch": epoch, "values": values})
 
     result: dict[str, Any] = {"done": True}
     try:
-        record = run_job(job, on_epoch, guard=watchdog)
+        record = run_job(job, on_epoch, guard=watchdog, say=lambda message: report({"said": message}))
+        if isinstance(record, DeviceLost):
+            tune.report({"record": dict(record)})
+            raise RuntimeError(record["reason"])
         result |= {"record": dict(record), "adopted": isinstance(record, Adopted)}
-    except SaveError as error:
+    except NoRecord as error:
         result |= {"record": error.record, "unsaved": str(error)}
     except Stopped:
         return

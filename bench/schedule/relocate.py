@@ -35,4 +35,4 @@ def on_this_machine(job: Job) -> Job:
         options = dataclasses.replace(options, cache=str(scratch / "cache"))
     if options.checkpoint_dir and "://" not in options.checkpoint_dir and not Path(options.checkpoint_dir).is_dir():
         options = dataclasses.replace(options, checkpoint_dir=None)  # a folder of the driver's machine
-    return dataclasses.replace(job, folder=str(scratch), options=options, replace=True)
+    return dataclasses.replace(job, folder=str(scratch), options=options, replace=True, before=None)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import gc
 import math
 import resource
 import time
@@ -16,6 +18,7 @@ import torch
 
 from bench import provenance
 from bench.cell import cell_id
+from bench.data import DataError
 from bench.engine import Engine
 from bench.method import Method, method_class, method_file
 from bench.records import SCHEMA
@@ -52,19 +55,31 @@ class Options:
 Progress = Callable[[int, dict[str, float | None]], None]
 
 
-def run_cell(cell: dict[str, Any], options: Options, on_epoch: Progress | None = None) -> dict[str, Any]:
-    """Run one cell to its end and return its record; failures and divergence are records too.
+class DeviceLost(dict[str, Any]):
+    """The record of a cell after which this process cannot use its GPU any more: every further cell in it would fail."""
 
-    `on_epoch(epoch, values)` is called after each evaluation. Interrupts pass through. The checkpoint of the cell, if any,
-    is removed by the caller once the record is safely written (`forget_checkpoint`).
+
+def run_cell(cell: dict[str, Any], options: Options, on_epoch: Progress | None = None) -> dict[str, Any]:
+    """Run one cell to its end and return its record; failures and divergence are records too, see also `DeviceLost`.
+
+    `on_epoch(epoch, values)` is called after each evaluation. Interrupts pass through, and so does `DataError`: missing data are
+    no fault of the cell. The checkpoint of the cell, if any, is removed by the caller once the record is safely written
+    (`forget_checkpoint`).
     """
     torch.set_num_threads(options.threads)
+    try:
+        return _record(cell, options, on_epoch)
+    finally:
+        _release(options)
+
+
+def _record(cell: dict[str, Any], options: Options, on_epoch: Progress | None) -> dict[str, Any]:
     started = time.perf_counter()
     record: dict[str, Any] = {
         "schema": SCHEMA, "id": cell_id(cell), "suite": options.suite, "cell": cell, "status": "failed", "reason": None,
         "metrics": {}, "detail": {}, "curve": {}, "noise": None, "data": None, "cost": None, "provenance": {}, "warnings": [],
     }  # fmt: skip
-    trial = _Trial(cell, options, record)
+    trial, lost = _Trial(cell, options, record), False
     begin = datetime.datetime.now(datetime.UTC)
     try:
         with options.engine.applied(trial.device):
@@ -74,17 +89,26 @@ def run_cell(cell: dict[str, Any], options: Options, on_epoch: Progress | None =
         record["status"], record["reason"] = "diverged", str(error)
     except TimeLimit as error:
         record["reason"] = str(error)
+    except DataError:
+        raise
     except Exception as error:
         if _out_of_memory(error):
             record["reason"] = f"out of memory: {error}"
         else:
             record["reason"] = f"{type(error).__name__}: {error}"
             record["traceback"] = traceback.format_exc(limit=-8)
+            lost = _lost_device(error)
     trial.finish(begin)
-    if trial.device.type == "cuda" and torch.cuda.is_available():
-        del trial
-        torch.cuda.empty_cache()  # a reused worker must not keep the memory of its last trial
-    return record
+    return DeviceLost(record) if lost else record
+
+
+def _release(options: Options) -> None:
+    """A reused worker must not keep the memory of its last trial, whose parts nothing refers to by now."""
+    if torch.device(options.device).type == "cuda" and torch.cuda.is_available():
+        if options.engine.compile != "off":  # compiled passes refer to themselves; a collection takes some 0.2 s
+            gc.collect()
+        with contextlib.suppress(RuntimeError):  # of a device that is lost
+            torch.cuda.empty_cache()
 
 
 def checkpoint_storage(options: Options) -> Storage | None:
@@ -129,7 +153,8 @@ class _Trial:
         path = method_file(cls)
         self.record["provenance"] = provenance.describe(self.device, options.executor, path)
         self.record["provenance"]["engine"] = options.engine.describe()
-        code = self.record["provenance"]["code"]
+        made = {"code": self.record["provenance"]["code"], "torch": str(torch.__version__), "device": self.device.type}
+        made |= options.engine.describe()
         protocol = Protocol(**cell["protocol"])
         method = cls(**cell["method"]["params"])
         task, evaluator = prepare(cell, options, method, protocol, self.record)
@@ -139,7 +164,7 @@ class _Trial:
             task.watch_with(self.watcher.sightings)
         method.setup(task)
         self.method = method
-        first = self._resume(method, code)
+        first = self._resume(method, made)
         self.clocks["setup_seconds"] += time.perf_counter() - started - task.stage_seconds
         saved = time.monotonic()
         for epoch in range(first, task.epochs):
@@ -152,19 +177,19 @@ class _Trial:
                 on_epoch(epoch, values)
             due = time.monotonic() - saved >= options.checkpoint_seconds or epoch in options.checkpoint_epochs
             if due and epoch + 1 < task.epochs:
-                self._checkpoint(method, code, epoch)
+                self._checkpoint(method, made, epoch)
                 saved = time.monotonic()
         self.record["metrics"] = metrics(self.curve, protocol.last_k, protocol.select_by)
         self.record["detail"] = evaluator.detail(method)
 
-    def _checkpoint(self, method: Method, code: str, epoch: int) -> None:
+    def _checkpoint(self, method: Method, made: dict[str, Any], epoch: int) -> None:
         """A checkpoint is an economy: where it cannot be written the cell goes on, and its record says so."""
         if self.storage is None:
             return
         begin = time.perf_counter()
         try:
             watched = self.watcher.state_dict() if self.watcher else None
-            size = checkpoint.save(self.storage, self.record["id"], code, epoch, method, self.curve, self.clocks, watched)
+            size = checkpoint.save(self.storage, self.record["id"], made, epoch, method, self.curve, self.clocks, watched)
             self.checkpoint_bytes = max(self.checkpoint_bytes, size)
         except OSError as error:
             warning = f"no checkpoint could be written ({error.strerror or error}): an interrupted run starts this cell anew"
@@ -211,11 +236,11 @@ class _Trial:
         except Exception as error:
             record["warnings"].append(f"watch: nothing is shown ({type(error).__name__}: {error})")
 
-    def _resume(self, method: Method, code: str) -> int:
+    def _resume(self, method: Method, made: dict[str, Any]) -> int:
         """Continue after the last checkpointed epoch, where there is one; returns the first epoch to run."""
         if self.storage is None:
             return 0
-        state, why = checkpoint.load(self.storage, self.record["id"], code, self.device)
+        state, why = checkpoint.load(self.storage, self.record["id"], made, self.device)
         if state is None:
             if why:
                 self.record["warnings"].append(why)
@@ -254,6 +279,13 @@ def _out_of_memory(error: Exception) -> bool:
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
         isinstance(error, RuntimeError) and any(word in str(error) for word in words)
     )
+
+
+def _lost_device(error: Exception) -> bool:
+    """Whether CUDA will answer every later call of this process with an error, as it does after all but a lack of memory."""
+    accelerator: Any = getattr(torch, "AcceleratorError", ())  # since torch 2.8
+    of_cuda = isinstance(error, accelerator) or (isinstance(error, RuntimeError) and "CUDA error" in str(error))
+    return of_cuda and not _out_of_memory(error)
 
 
 def _peak_memory(device: torch.device) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
@@ -183,9 +184,11 @@ class Task:
             width = network.head.in_features  # type: ignore[union-attr]
             with self._initial(name, "extra"):
                 modules = nn.ModuleDict(extra(width)).to(self.device)  # type: ignore[arg-type]
+        # By weak references: a cycle would keep images and networks on the device until Python's collector comes by.
+        log, warn = weakref.WeakMethod(self.log), weakref.WeakMethod(self._warn)
         learner = Learner(
             network, training, engine=self._engine, extra=modules,
-            log_loss=lambda loss: self.log("train_loss", loss), warn=self._warn,
+            log_loss=lambda loss: _call(log, "train_loss", loss), warn=lambda message: _call(warn, message),
         )  # fmt: skip
         self._learners[name] = learner
         return learner
@@ -289,7 +292,7 @@ class Task:
         if unknown:
             raise ValueError(f"unknown view {unknown[0]!r}; valid: {', '.join(VIEWS)}")
         loop, self._loops = self._loops, self._loops + 1
-        chosen = self._all_samples() if indices is None else indices
+        chosen = self.epoch_samples() if indices is None else indices
         if shuffle:
             order = torch.randperm(len(chosen), generator=self._stream("order", loop))
             chosen = chosen[order.to(self.device, non_blocking=True)]
@@ -307,8 +310,8 @@ class Task:
             ):
                 yield Batch(batch_index, batch_labels, tuple(batch_views))
 
-    def _all_samples(self) -> Tensor:
-        """Every training sample, or this epoch's class-balanced subset where the data set's protocol asks for one."""
+    def epoch_samples(self) -> Tensor:
+        """Index, int64 [M], of every training sample, or of this epoch's class-balanced subset where the data set draws one."""
         if self._draw_subset is None:
             return torch.arange(self.num_samples, device=self.device)
         if self._subset is None:
@@ -398,7 +401,7 @@ class Task:
         self.current_epoch, self._loops, self._subset = epoch, 0, None
         self._generators.clear()
         self._log.clear()
-        count = self.num_samples if self._draw_subset is None else len(self._all_samples())
+        count = self.num_samples if self._draw_subset is None else len(self.epoch_samples())
         for learner in self._learners.values():
             learner.start_epoch(epoch, steps=-(-count // self.batch_size))
 
@@ -409,3 +412,10 @@ class Task:
     def _check_deadline(self) -> None:
         if self._deadline is not None and time.monotonic() > self._deadline:
             raise TimeLimit(f"exceeded the time limit of {self._time_limit:g} s per cell (resources.time_limit)")
+
+
+def _call(method: weakref.WeakMethod[Callable[..., None]], *values: Any) -> None:
+    """Call it if its object is still there."""
+    bound = method()
+    if bound is not None:
+        bound(*values)

@@ -85,7 +85,7 @@ class Series:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for name, value in state.items():
-            setattr(self, name, _on_cpu(value))
+            setattr(self, name, value)
 
 
 class Members(Series):
@@ -283,10 +283,3 @@ def short(value: float) -> float | None:
 
 def _shorts(value: Any) -> Any:
     return [short(item) for item in value] if isinstance(value, list) else value
-
-
-def _on_cpu(value: Any) -> Any:
-    """Tensors of a checkpoint, which is loaded onto the device of the trial, back where they were."""
-    if isinstance(value, dict):
-        return {key: _on_cpu(item) for key, item in value.items()}
-    return value.cpu() if isinstance(value, Tensor) else value

@@ -92,7 +92,7 @@ def planned_search(planner: Planner, blocks: Sequence[Block], folder: Path | Non
             rows = []
             begin = len(studies)
             for row in part.rows:
-                study, tried, final = _studied(planner, part, row, folder, known.get(len(studies)))
+                study, tried, final = _studied(planner, part, row, folder, known)
                 studies.append(study)
                 trials += tried
                 rows += [final] if final is not None else []
@@ -110,7 +110,7 @@ def _parts(block: Block, per: str) -> list[Block]:
 
 
 def _studied(
-    planner: Planner, part: Block, row: Row, folder: Path | None, stored: Mapping[str, Any] | None
+    planner: Planner, part: Block, row: Row, folder: Path | None, known: Sequence[Mapping[str, Any]]
 ) -> tuple[Study, list[Entry], Row | None]:
     """Replay one search as far as its records go; returns it, its trials' entries, and the row to report, if known."""
     suite = planner.suite
@@ -120,11 +120,12 @@ def _studied(
         study.state = "given"
         return study, [], row
     space = parse_space(suite.search[key])
+    stored = [one for one in known if (one["method"], one["space"]) == (label, _plain(study.space))]
     seeds = [(seed, ("tune_seeds", number)) for number, seed in enumerate(suite.tune_seeds)]
     entries: list[Entry] = []
     for number in itertools.count(1):
         history = [(trial.setting, trial.value) for trial in study.trials]
-        settings = _remembered(stored, history) or next_settings(
+        settings = _remembered(stored, study.trials) or next_settings(
             suite.searcher, space, suite.search_seed, suite.budget, suite.batch, history
         )
         if not settings:
@@ -203,33 +204,40 @@ def _record(folder: Path | None, identity: str) -> dict[str, Any] | None:
 
 
 # -- what search.json remembers ----------------------------------------------------------------------------------------
-def _stored(planner: Planner, folder: Path | None) -> dict[int, Mapping[str, Any]]:
-    """Studies of the last plan by position, if it searched in the same way: a proposal that was made once stays."""
+def _stored(planner: Planner, folder: Path | None) -> list[Mapping[str, Any]]:
+    """Studies of the last plan, if it searched in the same way: a proposal that was made once stays."""
     if folder is None or planner.suite.searcher == "random":
-        return {}
+        return []
     try:
         content = json.loads((folder / search_file(planner.overrides.digest())).read_bytes())
         same = all(content[name] == value for name, value in _how(planner).items())
-        return dict(enumerate(content["studies"])) if same and content["schema"] == SCHEMA else {}
+        return list(content["studies"]) if same and content["schema"] == SCHEMA else []
     except (OSError, ValueError, KeyError, TypeError):
-        return {}
+        return []
 
 
-def _remembered(stored: Mapping[str, Any] | None, history: Sequence[tuple[Setting, float | None]]) -> list[Setting] | None:
-    """The batch that followed this very history, None where it is not known."""
-    if not stored or len(stored["trials"]) <= len(history):
-        return None
-    trials = stored["trials"]
-    if any((t["setting"], t["value"]) != known for t, known in zip(trials, history, strict=False)):
-        return None
-    batch = next(t["batch"] for t in trials[len(history) :])
-    return [t["setting"] for t in trials[len(history) :] if t["batch"] == batch]
+def _remembered(stored: Sequence[Mapping[str, Any]], history: Sequence[Trial]) -> list[Setting] | None:
+    """The batch that followed this very history in one of the studies of a method and space, None where it is not known.
+
+    Cells tell studies of other data sets and noises apart; their first batches, which follow no history, are the same.
+    """
+    begun = [(trial.setting, trial.value, trial.cells) for trial in history]
+    for study in stored:
+        trials, rest = study["trials"][: len(begun)], study["trials"][len(begun) :]
+        if rest and [(t["setting"], t["value"], t["cells"]) for t in trials] == begun:
+            return [t["setting"] for t in rest if t["batch"] == rest[0]["batch"]]
+    return None
 
 
 def _how(planner: Planner) -> dict[str, Any]:
     suite = planner.suite
     names = ("searcher", "search_seed", "budget", "batch", "tune_seeds", "select", "per", "search")
-    return json.loads(json.dumps({name: getattr(suite, name) for name in names}))
+    return _plain({name: getattr(suite, name) for name in names})
+
+
+def _plain(value: Any) -> Any:
+    """As it comes back out of a JSON file."""
+    return json.loads(json.dumps(value))
 
 
 def _content(planner: Planner, studies: Sequence[Study], finals: int) -> dict[str, Any]:

@@ -22,7 +22,7 @@ class Fake(EpochMethod):
     slug = "fake"
 
     seconds: float = 0.0
-    fault: Literal["none", "raise", "hang", "kill", "kill-once", "exit", "nan"] = "none"
+    fault: Literal["none", "raise", "hang", "kill", "kill-once", "exit", "nan", "device"] = "none"
     at: int = 0
     #: a folder for a note of each epoch that ran ("<tag>-<epoch>-<pid>")
     notes: str = ""
@@ -42,6 +42,8 @@ class Fake(EpochMethod):
     def _go_wrong(self) -> None:
         if self.fault == "raise":
             raise RuntimeError("this method is broken")
+        if self.fault == "device":
+            raise RuntimeError("CUDA error: device-side assert triggered")
         if self.fault == "hang":
             while True:
                 time.sleep(0.01)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from bench.method import EpochMethod
+from bench.method import EpochMethod, Recipe
 from bench.ops.losses import cross_entropy
 from bench.ops.mixtures import clean_posterior
 """
@@ -189,6 +189,13 @@ OFFENCES = [
             "assert epoch < 1 or float(self.scores.max()) > 0, 'none'",
             "clean_posterior=0 for all: failed: AssertionError: none"),
     Offence("empty-sets", "division out of reach", SMOKE, "smoke = {}", "clean_posterior was not called"),
+    Offence("settings", "a setting without a type", "threshold: float = 0.5", "threshold = 0.5",
+            "Offender.threshold = 0.5 has no annotation"),
+    Offence("settings", "a recipe of a field that is not there", SLUG,
+            SLUG + "; recipes = (Recipe('paper', 'table 1', {'treshold': 0.6}),)", "did you mean threshold?"),
+    Offence("settings", "a recipe of a training field that is not there", SLUG,
+            SLUG + "; recipes = (Recipe('paper', 'table 1', {'training.epoch': 9}),)", "did you mean epochs?"),
+    Offence("settings", "a slug that nobody can write", SLUG, "slug = 'My SCE!'", "the slug 'My SCE!'"),
     Offence("reach", "a stage out of reach", SMOKE, "smoke = {}", "no check has run divide (line"),
     Offence("size", "too long", LOSS, "\n            ".join(["scale = scale * 1.0"] * 200),
             "lines of code, at the epoch level"),

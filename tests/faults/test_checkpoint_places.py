@@ -86,14 +86,14 @@ def test_after_chosen_epochs(tmp_path: Path) -> None:
     run_cell(CELL, options)
     path = checkpoint_path(options, cell_id(CELL))
     assert path is not None and len(list(tmp_path.glob("*.ckpt"))) == 1, "a newer one replaces the older"
-    state, _ = checkpoint.load(Folder(tmp_path), cell_id(CELL), code_of(path), torch.device("cpu"))
+    state, _ = checkpoint.load(Folder(tmp_path), cell_id(CELL), made_of(path), torch.device("cpu"))
     assert state is not None and state["epoch"] == 3, "none after the last epoch, which a record follows"
 
 
-def code_of(path: Path) -> str:
+def made_of(path: Path) -> dict[str, Any]:
     import io
 
-    return str(torch.load(io.BytesIO(path.read_bytes()[32:]), weights_only=True)["code"])
+    return torch.load(io.BytesIO(path.read_bytes()[32:]), weights_only=True)["made"]
 
 
 def test_a_checkpoint_holds_all_that_decides_what_follows(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_a_checkpoint_holds_all_that_decides_what_follows(tmp_path: Path) -> Non
     stopped(CELL, options, 3)
     path = checkpoint_path(options, cell_id(CELL))
     assert path is not None
-    state, _ = checkpoint.load(Folder(tmp_path), cell_id(CELL), code_of(path), torch.device("cpu"))
+    state, _ = checkpoint.load(Folder(tmp_path), cell_id(CELL), made_of(path), torch.device("cpu"))
     assert state is not None and state["epoch"] == 2 and state["curve"]["epoch"] == [0, 1, 2]
     nets = [value for value in state["method"].values() if isinstance(value, dict) and "optimizer" in value]
     assert len(nets) == 2 and all({"network", "optimizer", "scaler"} <= set(net) for net in nets)

@@ -46,7 +46,7 @@ def test_once_says_how_to_go_on_and_going_on_gives_the_same(
     assert 0 < count < 6
     assert run.lines[-2:] == [
         f"tiny: {count} done, {6 - count} missing; interrupted",
-        "interrupted: finished cells are safe; continue with: bench run tiny.yaml",
+        "interrupted: finished cells are safe; continue with: bench run tiny.yaml --executor inline --tracking none",
     ]
     assert "Traceback" not in run.text
     assert (results / "table.md").exists(), "the table shows what there is"
