@@ -27,6 +27,7 @@ def columns(rows: Sequence[Sequence[Any]], headers: Sequence[str]) -> str:
 def plan_json(suite: str, overrides: Overrides, results: Path, data: str | None = None) -> dict[str, Any]:
     """Every cell with its state, resolved values and their origins, and how long those will take that have no record."""
     from bench.estimate import estimate
+    from bench.outputs import code_states
     from bench.plan import scan
 
     plan = read_plan(suite, overrides, data, results)
@@ -34,7 +35,7 @@ def plan_json(suite: str, overrides: Overrides, results: Path, data: str | None 
     found = scan([entry.shown() for entry in plan.entries], folder)
     cells = [
         {**entry.shown(), "state": found.states[entry.id], "cell": entry.cell, "origins": entry.origins, "code": code}
-        for entry, code in zip(plan.entries, _code_states(plan.entries, found.records), strict=True)
+        for entry, code in zip(plan.entries, code_states(plan.entries, found.records), strict=True)
     ]
     expected = estimate(cells, found.records, folder, plan.suite.resources)
     seconds = expected.pop("cells")
@@ -90,23 +91,6 @@ def _values_text(key: tuple[str, str, str], cell: dict[str, Any]) -> str:
 
 def _short(value: Any) -> str:
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _code_states(entries: Sequence[Any], records: dict[str, Any]) -> list[str]:
-    """Whether each record was made by the code as it stands: same, changed, or unknown."""
-    from bench.method import method_class, method_file
-    from bench.provenance import code_fingerprint
-
-    states = []
-    for entry in entries:
-        record = records.get(entry.id)
-        code = record["provenance"].get("code") if record else None
-        if code is None:
-            states.append("unknown")
-            continue
-        cls = method_class(entry.method_path or entry.cell["method"]["name"])
-        states.append("same" if code_fingerprint(method_file(cls)) == code else "changed")
-    return states
 
 
 # -- status and show ---------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,10 +27,40 @@ def say_plan(plan: Plan, before: Scan, todo: int, adopted: int, say: Say) -> Non
     say(f"{plan.suite.name}: {total} cells; {', '.join(parts) + '; ' if parts else ''}{todo} to run")
     for reason, count in _skip_reasons(plan).items():
         say(f"  skipped {count}: {reason}")
-    for note in plan.notes:
+    older = _older_code(plan, before)
+    for note in [*plan.notes, *([older] if older else [])]:
         say(f"  note: {note}")
     for message in before.corrupt.values():
         say(f"  error: {message}")
+
+
+def code_states(entries: Sequence[Any], records: dict[str, Any]) -> list[str]:
+    """Whether each record was made by the code as it stands: same, changed, or unknown."""
+    from bench.method import method_class, method_file
+    from bench.provenance import code_fingerprint
+
+    states = []
+    for entry in entries:
+        record = records.get(entry.id)
+        code = record["provenance"].get("code") if record else None
+        if code is None:
+            states.append("unknown")
+            continue
+        cls = method_class(entry.method_path or entry.cell["method"]["name"])
+        states.append("same" if code_fingerprint(method_file(cls)) == code else "changed")
+    return states
+
+
+def _older_code(plan: Plan, before: Scan) -> str | None:
+    """A word on records of users' own methods that another state of the code made; a version tells the two apart, if raised."""
+    own = [entry for entry in plan.entries if entry.method_path and before.states.get(entry.id) in ("done", "diverged")]
+    changed = {entry.method for entry, state in zip(own, code_states(own, before.records), strict=True) if state == "changed"}
+    if not changed:
+        return None
+    return (
+        f"the code of {', '.join(sorted(changed))} has changed since records here were made, and they count all the same; raise "
+        f"the method's `version` where results can differ, or run them again with --force"
+    )
 
 
 def _skip_reasons(plan: Plan) -> dict[str, int]:

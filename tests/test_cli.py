@@ -277,6 +277,9 @@ def test_failed_cells_are_not_run_again_unasked(broken: Any, tmp_path: Path) -> 
     assert done.returncode == 0, "the exit code is that of the selected cells"
     assert "broken: 3 cells; 1 done, 1 failed, 1 diverged; 2 to run" in done.stdout
     assert done.stdout.endswith("broken: 3 done; ran 2 now\n")
+    (folder / "nan.py").write_text(METHOD.format(slug="nan", loss="return 2 * losses"))
+    again = command(folder, "run", "broken.yaml", *INLINE, "--only", "method=raises,nan").stdout
+    assert "note: the code of nan has changed since records here were made" in again and again.endswith("ran 0 now\n")
     untouched = [name for name, found in contents(folder / "results").items() if before["results/" + name] == found]
     assert len([name for name in untouched if len(Path(name).stem) == 16]) == 6
 

@@ -210,13 +210,13 @@ ARROWS: dict[str, set[str]] = {
     "execute": {
         "engine", "outcome", "noise", "plan", "progress", "records", "schedule", "suite", "track", "trial",
     },
-    "outputs": {"outcome", "plan", "records", "report", "tune"},
+    "outputs": {"method", "outcome", "plan", "provenance", "records", "report", "tune"},
     "api": {
         "execute", "outcome", "outputs", "plan", "records", "report", "safe_text", "stages", "suite", "track", "tune",
         "yaml_source",
     },
     "cli": ANYTHING | COMMANDS | {"cli_options", "profile"},
-    **{command: ANYTHING | {"cli_options", "profile"} for command in COMMANDS},
+    **{command: ANYTHING | {"cli_options", "profile"} for command in sorted(COMMANDS)},
     "cli_options": {"fields", "records", "safe_text", "suite", "yaml_source"},
 }  # fmt: skip
 
