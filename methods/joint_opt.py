@@ -83,8 +83,10 @@ class JointOpt(EpochMethod):
         if not 0 < self._relabel_epochs < task.epochs:
             raise FieldError("relabel_epochs", f"no epoch of {task.epochs} is left for the other stage")
         if self._begin > self._relabel_epochs:
-            message = f"labels would be replaced after epoch {self._begin} first, and only {self._relabel_epochs} relabel"
-            raise FieldError("begin", message, f"1 to {self._relabel_epochs}, or more relabel_epochs")
+            raise FieldError(
+                "begin", f"labels would be replaced after epoch {self._begin} first, and only {self._relabel_epochs} relabel",
+                f"1 to {self._relabel_epochs}, or more relabel_epochs",
+            )  # fmt: skip
         uniform = torch.full_like(self.targets[0], 1 / task.num_classes)
         self._prior = self.targets.mean(dim=0) if self.prior == "labels" else uniform
 

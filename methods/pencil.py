@@ -81,8 +81,10 @@ class PENCIL(StepMethod):
         self._stage1 = task.epochs * 70 // 320 if self.stage1 is None else self.stage1
         self._stage2 = task.epochs * 200 // 320 if self.stage2 is None else self.stage2
         if self._stage2 <= self._stage1 and task.epochs > 3:  # no more epochs than stages are a trial, whatever it leaves out
-            message = f"labels would move from epoch {self._stage1} on and stay from epoch {self._stage2} on: never move"
-            raise FieldError("stage2", message, f"{self._stage1 + 1} or more, or a smaller stage1")
+            raise FieldError(
+                "stage2", f"labels would move from epoch {self._stage1} on and stay from epoch {self._stage2} on: never move",
+                f"{self._stage1 + 1} or more, or a smaller stage1",
+            )  # fmt: skip
 
     def start_epoch(self, epoch: int) -> None:
         self.stage = 3 if epoch >= self._stage2 else 2 if epoch >= self._stage1 else 1

@@ -105,8 +105,10 @@ class SELC(StepMethod):
         self._turning_point = self._first // 5 if self.turning_point is None else self.turning_point
         never = self.plus and self.turning == "fixed" and self._turning_point >= self._first
         if never and task.epochs > 3:  # no more epochs than stages are a trial, whatever it leaves out
-            message = f"labels would be corrected after {self._turning_point} epochs, and the first stage has {self._first}"
-            raise FieldError("turning_point", message, f"0 to {self._first - 1}, or fewer plus_epochs")
+            raise FieldError(
+                "turning_point", f"labels would change after {self._turning_point} epochs, the first stage has {self._first}",
+                f"0 to {self._first - 1}, or fewer plus_epochs",
+            )  # fmt: skip
         if self.turning == "estimated":
             self.last_losses = torch.full((task.num_samples,), float("nan"), device=task.device)
             self.distances: list[float] = []

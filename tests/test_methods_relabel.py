@@ -386,7 +386,7 @@ def test_selc_stages_by_default() -> None:
 def test_selc_plus_corrects_labels_before_it_begins_anew() -> None:
     """Of 20 epochs 16 are the fresh network's: a correction after 6 would never come, and its labels were the given ones."""
     fields: dict[str, Any] = {"plus": True, "plus_epochs": 16, "turning_point": 6}
-    with pytest.raises(FieldError, match=r"turning_point: .* after 6 epochs, and the first stage has 4 \(0 to 3, or fewer plus"):
+    with pytest.raises(FieldError, match=r"turning_point: .* after 6 epochs, the first stage has 4 \(0 to 3, or fewer plus"):
         begun(SELC(**fields), net(), b=net(), training={"epochs": 20})
     with pytest.raises(FieldError, match="turning_point"):
         begun(SELC(**fields | {"turning_point": 4}), net(), b=net(), training={"epochs": 20})
