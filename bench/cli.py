@@ -83,8 +83,8 @@ def run(suites: tuple[str, ...], only: tuple[str, ...], set_: tuple[str, ...], s
     """
     from bench.api import read_plan
     from bench.api import run as run_suite
+    from bench.interrupts import stoppable
     from bench.plan import Overrides
-    from bench.schedule.interrupts import stoppable
 
     if options["address"] and options["executor"] == "inline":
         raise click.UsageError("--address names a Ray cluster, which --executor inline does not use")

@@ -145,10 +145,10 @@ def test_other_heavy_packages_are_imported_lazily(package: str) -> None:
 
 
 ANYTHING = {
-    "api", "cell", "check", "cleaning", "data", "describe", "doctor", "engine", "estimate", "execute", "fields", "kinds",
-    "learner", "live", "merging", "method", "method_page", "models", "needs", "noise", "ops", "outcome", "outputs", "plan",
-    "progress", "provenance", "records", "registry", "report", "safe_text", "schedule", "show", "stages", "suite", "track",
-    "track_store", "training", "trial", "tune", "watch", "yaml_source",
+    "api", "cell", "check", "cleaning", "data", "describe", "doctor", "engine", "estimate", "execute", "fields", "interrupts",
+    "kinds", "learner", "live", "merging", "method", "method_page", "models", "needs", "noise", "ops", "outcome", "outputs",
+    "plan", "progress", "provenance", "records", "registry", "report", "safe_text", "schedule", "show", "stages", "suite",
+    "track", "track_store", "training", "trial", "tune", "watch", "yaml_source",
 }  # fmt: skip
 COMMANDS = {
     "cli_cache", "cli_completion", "cli_daily", "cli_data", "cli_figure", "cli_leaderboard", "cli_profile", "cli_site",
@@ -166,9 +166,9 @@ ARROWS: dict[str, set[str]] = {
     "registry": {"fields"},
     "data": {"cell", "fields", "registry"},
     "models": {"fields", "registry"},
-    "locks": set(),
+    "interrupts": set(), "locks": set(),
     "stages": {"cell", "locks", "records"},
-    "noise": {"cell", "data", "fields", "learner", "models", "ops", "records", "registry", "stages", "training"},
+    "noise": {"cell", "data", "fields", "interrupts", "learner", "models", "ops", "records", "registry", "stages", "training"},
     "engine": set(),
     "training": {"fields"},
     "learner": {"engine", "fields", "training"},
@@ -184,10 +184,10 @@ ARROWS: dict[str, set[str]] = {
     },
     "tune": {"cell", "fields", "kinds", "plan", "records", "schedule", "training", "yaml_source"},
     "trial": {
-        "cell", "data", "engine", "fields", "learner", "method", "models", "noise", "ops", "provenance", "records", "stages",
-        "training", "watch",
+        "cell", "data", "engine", "fields", "interrupts", "learner", "method", "models", "noise", "ops", "provenance", "records",
+        "stages", "training", "watch",
     },
-    "schedule": {"cell", "locks", "provenance", "records", "safe_text", "trial"},
+    "schedule": {"cell", "interrupts", "locks", "provenance", "records", "safe_text", "trial"},
     "track": {"cell", "records", "track_files", "track_rows", "track_store"},
     "track_store": set(),
     "track_files": {"records"},

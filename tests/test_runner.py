@@ -310,6 +310,22 @@ def test_missing_data_is_no_record(tmp_path: Path) -> None:
         run_cell(cell, Options("suite", data_root=str(tmp_path)))
 
 
+def test_an_interrupt_that_another_error_hides_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A zip file that Ctrl-C leaves half written raises a ValueError when it is closed: no fault of the cell."""
+
+    class Writing(LossMethod):
+        slug = "writing"
+
+        def loss(self, logits: Tensor, batch: Any) -> Tensor:
+            try:
+                raise KeyboardInterrupt
+            finally:
+                raise ValueError("cannot close the ZIP file")
+
+    with pytest.raises(KeyboardInterrupt):
+        run_cell(with_method(monkeypatch, Writing), OPTIONS)
+
+
 ASSERT = "CUDA error: device-side assert triggered\nCompile with `TORCH_USE_CUDA_DSA`"
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from bench.cell import canonical_json, stream_seed
 from bench.fields import FieldError
+from bench.interrupts import finishing
 from bench.noise._base import Corruption, Labels, NoiseInput, NoiseKind, Replaced
 
 
@@ -143,11 +144,12 @@ def artefact(
         if result.replaced is not None:
             more |= {"replaced": np.stack([result.replaced.position, result.replaced.index])}
         buffer = io.BytesIO()
-        np.savez_compressed(
-            buffer, labels=result.labels, matrix=result.matrix, rate=result.rate,
-            specification=canonical_json({"dataset": dataset, "noise": identity, "seed": seed}),
-            definition=result.definition, sha256=result.sha256, **more,
-        )  # fmt: skip
+        with finishing():  # a zip file cannot be torn down half written
+            np.savez_compressed(
+                buffer, labels=result.labels, matrix=result.matrix, rate=result.rate,
+                specification=canonical_json({"dataset": dataset, "noise": identity, "seed": seed}),
+                definition=result.definition, sha256=result.sha256, **more,
+            )  # fmt: skip
         # Compared byte by byte, never parsed: a zip file can be damaged in ways that only some reader would notice.
         try:
             if not path.exists() or path.read_bytes() != buffer.getvalue():

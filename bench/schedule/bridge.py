@@ -10,8 +10,8 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from bench.interrupts import finishing
 from bench.schedule import Listener
-from bench.schedule.interrupts import finishing
 from bench.schedule.job import Adopted, Job, Record, SaveError, failed_record, known_before, save_record, written_since
 from bench.schedule.limits import grace
 from bench.schedule.limits import reason as time_limit_reason

@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
+from bench.interrupts import finishing
 from bench.records import first_line
 from bench.schedule import Listener
-from bench.schedule.interrupts import finishing
 from bench.schedule.job import Job, NoRecord, Progress, ResourceError, Stopped, run_job
 from bench.schedule.limits import alarm
 

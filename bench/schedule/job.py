@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.cell import cell_id
+from bench.interrupts import finishing
 from bench.locks import acquired
 from bench.records import SCHEMA, RecordError, load_record, record_path, write_record
 from bench.safe_text import clean_record
-from bench.schedule.interrupts import finishing
 
 if TYPE_CHECKING:
     from bench.trial.runner import Options

@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import Any
 
 import bench
+from bench.interrupts import finishing, handler_kept
 from bench.records import first_line
 from bench.safe_text import without_credentials
 from bench.schedule import Listener
 from bench.schedule.bridge import ATTEMPTS, Bridge
-from bench.schedule.interrupts import finishing, handler_kept
 from bench.schedule.job import Adopted, Job, NoRecord, ResourceError, SaveError, Stopped, run_job
 from bench.schedule.limits import watchdog
 from bench.schedule.ray_environment import SESSION, remove_of_the_dead, set_environment

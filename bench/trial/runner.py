@@ -20,6 +20,7 @@ from bench import provenance
 from bench.cell import cell_id
 from bench.data import DataError
 from bench.engine import Engine
+from bench.interrupts import interrupted
 from bench.method import Method, method_class, method_file
 from bench.records import SCHEMA
 from bench.trial import checkpoint
@@ -89,9 +90,11 @@ def _record(cell: dict[str, Any], options: Options, on_epoch: Progress | None) -
         record["status"], record["reason"] = "diverged", str(error)
     except TimeLimit as error:
         record["reason"] = str(error)
-    except DataError:
-        raise
     except Exception as error:
+        if interrupted(error):
+            raise KeyboardInterrupt from error
+        if isinstance(error, DataError):
+            raise
         if _out_of_memory(error):
             record["reason"] = f"out of memory: {error}"
         else:

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from bench.interrupts import finishing, handler_kept, stoppable
 from bench.records import load_records
-from bench.schedule.interrupts import finishing, handler_kept, stoppable
 from faults.commands import INLINE, Command, outcomes, record_bytes, suite_text, until, write_suite
 
 pytestmark = [pytest.mark.faults, pytest.mark.skipif(sys.platform != "linux", reason="forks and signals groups")]

@@ -71,3 +71,11 @@ def finishing() -> Iterator[None]:
             signal.signal(number, previous[number])
         if asked == 1:
             raise KeyboardInterrupt
+
+
+def interrupted(error: BaseException) -> bool:
+    """Whether an interrupt stands behind an error: what was being written when it came may complain while it is torn down."""
+    behind: BaseException | None = error
+    while behind is not None and not isinstance(behind, KeyboardInterrupt):
+        behind = behind.__context__
+    return behind is not None
