@@ -68,7 +68,7 @@ def test_faults_of_methods_stay_their_own_and_can_be_mended(tmp_path: Path) -> N
         assert any(line.startswith(f"{status}: digits none {slug} seed 0: ") for line in run.lines)
     assert {records[name]["status"] for name in ("erm", "gce")} == {"done"}, "the others finish, also after a fault"
     assert run.lines[-2] == "tiny: 2 diverged, 2 done, 7 failed; ran 11 now"
-    assert "bench run tiny.yaml --retry-failed" in run.lines[-1]
+    assert "bench run tiny.yaml --executor inline --tracking none --retry-failed" in run.lines[-1]
     sound = {name: content for name, content in record_bytes(results).items() if '"status": "done"' in content.decode()}
 
     write(folder, mended=True)
